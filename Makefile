@@ -9,7 +9,7 @@ CXX       ?= g++
 CXXFLAGS  ?= -O3 -g1
 WARNINGS  := -Wall -Wextra $(if $(WERROR),-Werror)
 SANITIZE  ?=
-CPPFLAGS  += -I. -isystem /usr/include/stb
+CPPFLAGS  += -I. -I$(BUILD) -isystem /usr/include/stb
 ALL_CXXFLAGS := -std=c++20 $(CXXFLAGS) $(WARNINGS) $(SANITIZE) -fopenmp -pthread -MMD -MP
 LDFLAGS   += $(SANITIZE) -fopenmp -pthread
 LDLIBS    += -lfmt -ldnnl -ldl
@@ -17,6 +17,7 @@ LDLIBS    += -lfmt -ldnnl -ldl
 LIB_SOURCES  := $(wildcard engine/*.cpp engine/*/*.cpp weights/*.cpp loader/*.cpp)
 CLI_SOURCES  := $(wildcard cli/*.cpp)
 TEST_SOURCES := $(wildcard tests/*.cpp)
+GENERATED    := $(BUILD)/gen/variants_json.h
 
 objects = $(patsubst %,$(BUILD)/obj/%.o,$(1))
 
@@ -33,8 +34,15 @@ $(BUILD)/libdamoyolo.a: $(call objects,$(LIB_SOURCES))
 	@rm -f $@
 	ar rcs $@ $^
 
-$(BUILD)/obj/%.cpp.o: %.cpp
+$(BUILD)/obj/%.cpp.o: %.cpp | $(GENERATED)
 	@mkdir -p $(@D)
 	$(CXX) $(CPPFLAGS) $(ALL_CXXFLAGS) -c -o $@ $<
+
+# The variant table travels inside the binary: #include "gen/variants_json.h" gives damoyolo::kVariantsJson.
+$(BUILD)/gen/variants_json.h: engine/model/variants.json Makefile
+	@mkdir -p $(@D)
+	{ printf '#pragma once\n#include <string_view>\nnamespace damoyolo {\n' && \
+	  printf 'inline constexpr std::string_view kVariantsJson = R"json(' && cat $< && \
+	  printf ')json";\n}  // namespace damoyolo\n'; } > $@
 
 -include $(patsubst %.o,%.d,$(call objects,$(LIB_SOURCES) $(CLI_SOURCES) $(TEST_SOURCES)))
