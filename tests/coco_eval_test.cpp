@@ -129,6 +129,14 @@ TEST_CASE("coco evaluation: only the best hundred detections of an image count")
   CHECK(evaluate_coco(one_image({object_at(0)}), detections).ap == 0.0);
 }
 
+TEST_CASE("coco evaluation: of two objects overlapped equally, the later one is taken") {
+  // The second detection lies exactly on the later object, which at overlap 0.5 the first one has already.
+  const std::vector<CocoDetection> detections{detection_at(10, 0.9), detection_at(20, 0.8)};
+  const CocoPrecision result = evaluate_coco(one_image({object_at(0), object_at(20)}), detections);
+  CHECK(result.ap50.value() == doctest::Approx(51.0 / 101));
+  CHECK(result.ap75.value() == doctest::Approx(51.0 / 101 / 2));
+}
+
 TEST_CASE("coco evaluation refuses detections it cannot place") {
   const CocoAnnotations truth = one_image({object_at(0)});
   const auto evaluate = [&](CocoDetection detection) { return evaluate_coco(truth, std::vector{detection}); };
