@@ -8,9 +8,9 @@
 
 #include <nlohmann/json_fwd.hpp>
 
-namespace damoyolo {
+#include "engine/core/activation.h"
 
-enum class Activation { None, Relu, Silu };
+namespace damoyolo {
 
 // The three backbone families of the released models; they differ in block and in tensor names.
 enum class Family { Res, Csp, Mob };
