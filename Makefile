@@ -1,28 +1,43 @@
-# Targets: all (build/damoyolo), demo, test, bench, clean. See README.md.
+# Targets:
+#   all      build/damoyolo
+#   demo     sets up what is missing, builds, and finds the digits in the bundled pictures
+#   test     sets up what is missing, builds and runs every test
+#   fuzz     feeds the file readers random input, a minute each
+#   setup, format, clean
 #
 #   make CPU_ONLY=1            leave CUDA out even where nvcc is
 #   make CUDA_ARCHS="80 90a"   only these architectures
 #   make WERROR=1              warnings are errors (CI)
 
 BUILD     ?= build
-CXX       ?= g++
 CXXFLAGS  ?= -O3 -g1
-WARNINGS  := -Wall -Wextra $(if $(WERROR),-Werror)
-SANITIZE  ?=
+# GCC 12 warns of overlapping copies inside std::string where there are none.
+WARNINGS  := -Wall -Wextra $(if $(WERROR),-Werror) $(if $(findstring clang,$(CXX)),,-Wno-restrict)
+OPENMP    := -fopenmp
+SANITIZE  :=
 CPPFLAGS  += -I. -I$(BUILD) -isystem /usr/include/stb
-ALL_CXXFLAGS := -std=c++20 $(CXXFLAGS) $(WARNINGS) $(SANITIZE) -fopenmp -pthread -MMD -MP
-LDFLAGS   += $(SANITIZE) -fopenmp -pthread
+LDFLAGS   += $(SANITIZE) $(OPENMP) -pthread
 LDLIBS    += -lfmt -ldnnl -ldl
+COMPILE    = $(shell command -v ccache) $(CXX) $(CPPFLAGS) -std=c++20 $(CXXFLAGS) $(WARNINGS) $(SANITIZE) $(OPENMP) \
+             -pthread -MMD -MP
+ifeq ($(MAKELEVEL),0)
+MAKEFLAGS += -j$(shell nproc)
+endif
 
-LIB_SOURCES  := $(wildcard engine/*.cpp engine/*/*.cpp weights/*.cpp loader/*.cpp)
+LIB_SOURCES  := $(wildcard engine/*.cpp engine/core/*.cpp engine/cpu/*.cpp engine/eval/*.cpp engine/model/*.cpp \
+                           engine/passes/*.cpp weights/*.cpp loader/*.cpp)
 CLI_SOURCES  := $(wildcard cli/*.cpp)
 TEST_SOURCES := $(wildcard tests/*.cpp)
-GENERATED    := $(BUILD)/gen/variants_json.h
+FUZZ_SOURCES := $(wildcard tests/fuzz/*.cpp)
 
-objects = $(patsubst %,$(BUILD)/obj/%.o,$(1))
+objects      = $(patsubst %,$(BUILD)/obj/%.o,$(1))
+LIB_OBJECTS := $(call objects,$(LIB_SOURCES))
 
-.PHONY: all
+.PHONY: all setup demo test fuzz format clean
 all: $(BUILD)/damoyolo
+
+# The CUDA backend adds itself to LIB_OBJECTS, and its tests to TEST_COMMANDS.
+-include kernels/rules.mk
 
 $(BUILD)/damoyolo: $(call objects,$(CLI_SOURCES)) $(BUILD)/libdamoyolo.a
 	$(CXX) $(LDFLAGS) -o $@ $^ $(LDLIBS)
@@ -30,19 +45,81 @@ $(BUILD)/damoyolo: $(call objects,$(CLI_SOURCES)) $(BUILD)/libdamoyolo.a
 $(BUILD)/tests: $(call objects,$(TEST_SOURCES)) $(BUILD)/libdamoyolo.a
 	$(CXX) $(LDFLAGS) -o $@ $^ $(LDLIBS)
 
-$(BUILD)/libdamoyolo.a: $(call objects,$(LIB_SOURCES))
+$(BUILD)/%_fuzz: $(BUILD)/obj/tests/fuzz/%_fuzz.cpp.o $(BUILD)/libdamoyolo.a
+	$(CXX) $(LDFLAGS) -fsanitize=fuzzer -o $@ $^ $(LDLIBS)
+
+$(BUILD)/libdamoyolo.a: $(LIB_OBJECTS)
 	@rm -f $@
 	ar rcs $@ $^
 
-$(BUILD)/obj/%.cpp.o: %.cpp | $(GENERATED)
+$(BUILD)/obj/tests/%.o: CXXFLAGS := -O1 -g1
+$(BUILD)/obj/%.cpp.o: %.cpp | $(BUILD)/gen/variants_json.h $(BUILD)/libraries.found
 	@mkdir -p $(@D)
-	$(CXX) $(CPPFLAGS) $(ALL_CXXFLAGS) -c -o $@ $<
+	$(COMPILE) -c -o $@ $<
 
 # The variant table travels inside the binary: #include "gen/variants_json.h" gives damoyolo::kVariantsJson.
 $(BUILD)/gen/variants_json.h: engine/model/variants.json Makefile
 	@mkdir -p $(@D)
-	{ printf '#pragma once\n#include <string_view>\nnamespace damoyolo {\n' && \
-	  printf 'inline constexpr std::string_view kVariantsJson = R"json(' && cat $< && \
-	  printf ')json";\n}  // namespace damoyolo\n'; } > $@
+	@{ printf '#pragma once\n#include <string_view>\nnamespace damoyolo {\n' && \
+	   printf 'inline constexpr std::string_view kVariantsJson = R"json(' && cat $< && \
+	   printf ')json";\n}  // namespace damoyolo\n'; } > $@
 
--include $(patsubst %.o,%.d,$(call objects,$(LIB_SOURCES) $(CLI_SOURCES) $(TEST_SOURCES)))
+$(BUILD)/libraries.found:
+	@mkdir -p $(@D)
+	@printf '#include <%s>\n' dnnl.hpp fmt/format.h nlohmann/json.hpp CLI/CLI.hpp stb_image.h | \
+	 $(CXX) $(CPPFLAGS) -std=c++20 -E -x c++ - -o $@ 2> $@.log || \
+	 { sed -n 's/.*fatal error: /missing library: /p' $@.log; echo 'Run "make setup" first.'; exit 1; } >&2
+	@: > $@
+
+setup:
+	.ci/setup
+
+demo:
+	.ci/setup
+	$(MAKE) all
+	$(BUILD)/damoyolo detect weights/demo/*.png -w weights/demo/digits-ns.safetensors --out $(BUILD)/demo
+
+# The tests run twice, the second time with the address and undefined-behaviour sanitizers, and then the readers are
+# fed random input for a short while.
+TEST_COMMANDS += $(BUILD)/tests $(BUILD)/asan/tests
+SANITIZED = $(MAKE) BUILD=$(BUILD)/asan CXXFLAGS='-O1 -g1' \
+            SANITIZE='-fsanitize=address,undefined -fno-sanitize-recover=all'
+FUZZED    = $(MAKE) BUILD=$(BUILD)/fuzz CXX=clang++ CXXFLAGS='-O1 -g1' OPENMP= LIB_SOURCES='$(FUZZ_LIB_SOURCES)' \
+            SANITIZE='-fsanitize=fuzzer-no-link,address,undefined -fno-sanitize-recover=all'
+FUZZ_LIB_SOURCES := $(filter engine/core/% weights/% loader/%,$(LIB_SOURCES))
+FUZZ_PROGRAMS    := $(patsubst tests/fuzz/%.cpp,$(BUILD)/fuzz/%,$(FUZZ_SOURCES))
+
+test:
+	.ci/setup tests
+	$(MAKE) test-programs
+	tests/run.sh $(TEST_COMMANDS) 'tests/fuzz.sh 10 $(FUZZ_PROGRAMS)'
+
+fuzz:
+	.ci/setup tests
+	$(MAKE) fuzz-programs
+	tests/run.sh 'tests/fuzz.sh 60 $(FUZZ_PROGRAMS)'
+
+.PHONY: test-programs asan-programs fuzz-programs
+test-programs: all $(TEST_COMMANDS) fuzz-programs
+
+$(BUILD)/asan/tests: FORCE
+	+$(SANITIZED) $@
+
+# Nothing is built, and tests/fuzz.sh says so, where clang or its fuzzer is missing.
+fuzz-programs:
+	@rm -f $(FUZZ_PROGRAMS)
+	+@if echo 'extern "C" int LLVMFuzzerTestOneInput(const char*, unsigned long) { return 0; }' | \
+	  clang++ -fsanitize=fuzzer,address -x c++ - -o /dev/null 2> /dev/null; \
+	 then $(FUZZED) $(FUZZ_PROGRAMS); else echo 'clang with libFuzzer is not installed'; fi
+
+.PHONY: FORCE
+FORCE:
+
+format:
+	git ls-files -z '*.h' '*.cpp' '*.cu' '*.cuh' | xargs -0 clang-format -i
+
+clean:
+	rm -rf -- $(BUILD)
+
+.SECONDARY:
+-include $(shell find $(BUILD)/obj -name '*.d' 2> /dev/null)
