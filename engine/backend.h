@@ -1,0 +1,50 @@
+// What a detector needs of a device.
+#pragma once
+
+#include <cstdint>
+#include <span>
+#include <string>
+#include <vector>
+
+#include "engine/detection.h"
+#include "loader/image.h"
+
+namespace damoyolo {
+
+struct DetectParameters {
+  float confidence = 0.5f;         // keep score > confidence
+  float iou = 0.7f;                // suppress IoU > iou with a better detection of the class
+  int max_detections = 300;        // per image, at most kMaxDetections
+  std::vector<bool> class_filter;  // empty, or one entry per class
+};
+
+// Every anchor of every image, before NMS.
+struct RawOutput {
+  int images = 0, anchors = 0, classes = 0;
+  std::vector<float> scores;  // [images, anchors, classes]
+  std::vector<float> boxes;   // [images, anchors, 4] x1, y1, x2, y2 in network pixels
+};
+
+// Seconds spent in one detect() call, all images together. On a GPU they come from events around the captured parts.
+struct StageTimes {
+  double preprocess = 0, network = 0, postprocess = 0;
+};
+
+// One model on one device. Not thread-safe; several objects in several threads are fine.
+class Backend {
+ public:
+  virtual ~Backend() = default;
+
+  // Detections of each image in its own pixels, by descending score. Any number of images of any sizes; they run in
+  // batches of at most the configured size.
+  virtual std::vector<std::vector<Detection>> detect(std::span<const ImageView> images,
+                                                     const DetectParameters& parameters, StageTimes* times) = 0;
+
+  // `images`: [count, height, width, 3] RGB at a network size of the caller's choice (multiples of 32).
+  virtual RawOutput forward(std::span<const std::uint8_t> images, int count, int height, int width) = 0;
+
+  // The plan for one batch size, as text.
+  virtual std::string plan_text(int batch) = 0;
+};
+
+}  // namespace damoyolo
