@@ -14,8 +14,8 @@ ConvWeights gather_weights(const Node& node, const TensorLookup& lookup) {
     const auto& shape = tensor.shape;
     if (shape.size() != 4 || shape[0] != slice.out || shape[1] < slice.in_end || shape[2] != node.kernel ||
         shape[3] != node.kernel)
-      throw Error("tensor {}.weight does not have the shape [{}, >= {}, {}, {}] that {} needs", slice.tensor, slice.out,
-                  slice.in_end, node.kernel, node.kernel, node.name);
+      throw Error("tensor {}.weight does not have the shape [{}, >= {}, {}, {}] that {} needs", slice.tensor,
+                  slice.out, slice.in_end, node.kernel, node.kernel, node.name);
     const std::vector<float> all = to_floats(tensor);
     const std::size_t row = static_cast<std::size_t>(shape[1]) * taps;
     for (std::size_t out = 0; out < static_cast<std::size_t>(slice.out); ++out) {

@@ -54,14 +54,14 @@ void decode_all(const HeadMaps& maps, std::span<float> scores, std::span<float> 
   const std::int64_t anchors = maps.anchors();
 #pragma omp parallel for schedule(static)
   for (int image = 0; image < maps.batch; ++image)
-    for_each_anchor(maps, image,
-                    [&](std::int64_t anchor, int row, int column, const HeadMap& level, const float* cls,
-                        const float* reg) {
-                      const std::int64_t at = image * anchors + anchor;
-                      std::transform(cls, cls + maps.classes, scores.data() + at * maps.classes, sigmoid);
-                      const auto box = decode_box(reg, maps.reg_max, row, column, level.stride);
-                      std::copy(box.begin(), box.end(), boxes.data() + at * 4);
-                    });
+    for_each_anchor(
+        maps, image,
+        [&](std::int64_t anchor, int row, int column, const HeadMap& level, const float* cls, const float* reg) {
+          const std::int64_t at = image * anchors + anchor;
+          std::transform(cls, cls + maps.classes, scores.data() + at * maps.classes, sigmoid);
+          const auto box = decode_box(reg, maps.reg_max, row, column, level.stride);
+          std::copy(box.begin(), box.end(), boxes.data() + at * 4);
+        });
 }
 
 std::vector<Candidate> find_candidates(const HeadMaps& maps, int image, float confidence,
@@ -72,24 +72,24 @@ std::vector<Candidate> find_candidates(const HeadMaps& maps, int image, float co
                           : confidence >= 1.f ? INFINITY
                                               : std::log(confidence / (1.f - confidence)) - 1e-3f;
   std::vector<Candidate> found;
-  for_each_anchor(maps, image,
-                  [&](std::int64_t anchor, int row, int column, const HeadMap& level, const float* cls,
-                      const float* reg) {
-                    bool any = false;
-                    for (int c = 0; c < maps.classes; ++c) any |= cls[c] > threshold;
-                    if (!any) return;
-                    std::array<float, 4> box{};
-                    bool have_box = false;
-                    for (int c = 0; c < maps.classes; ++c) {
-                      if (!(cls[c] > threshold)) continue;
-                      if (!class_filter.empty() && !class_filter[static_cast<std::size_t>(c)]) continue;
-                      const float score = sigmoid(cls[c]);
-                      if (!(score > confidence)) continue;
-                      if (!have_box) box = decode_box(reg, maps.reg_max, row, column, level.stride);
-                      have_box = true;
-                      found.push_back({box, score, c, static_cast<std::int32_t>(anchor)});
-                    }
-                  });
+  for_each_anchor(
+      maps, image,
+      [&](std::int64_t anchor, int row, int column, const HeadMap& level, const float* cls, const float* reg) {
+        bool any = false;
+        for (int c = 0; c < maps.classes; ++c) any |= cls[c] > threshold;
+        if (!any) return;
+        std::array<float, 4> box{};
+        bool have_box = false;
+        for (int c = 0; c < maps.classes; ++c) {
+          if (!(cls[c] > threshold)) continue;
+          if (!class_filter.empty() && !class_filter[static_cast<std::size_t>(c)]) continue;
+          const float score = sigmoid(cls[c]);
+          if (!(score > confidence)) continue;
+          if (!have_box) box = decode_box(reg, maps.reg_max, row, column, level.stride);
+          have_box = true;
+          found.push_back({box, score, c, static_cast<std::int32_t>(anchor)});
+        }
+      });
   return found;
 }
 

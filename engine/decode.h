@@ -13,8 +13,8 @@ namespace damoyolo {
 
 // One level's two outputs, in place: image, row, column, then `pixel_stride` floats of which the first ones count.
 struct HeadMap {
-  const float* cls = nullptr;  // `classes` logits
-  const float* reg = nullptr;  // 4·(reg_max+1) bin logits
+  const float* cls = nullptr;                               // `classes` logits
+  const float* reg = nullptr;                               // 4·(reg_max+1) bin logits
   std::int64_t cls_pixel_stride = 0, reg_pixel_stride = 0;  // floats between pixels
   int height = 0, width = 0;
   int stride = 0;  // network pixels per cell

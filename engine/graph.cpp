@@ -1,10 +1,10 @@
 #include "engine/graph.h"
 
+#include <fmt/format.h>
+
 #include <algorithm>
 #include <map>
 #include <utility>
-
-#include <fmt/format.h>
 
 #include "engine/core/error.h"
 
@@ -61,15 +61,23 @@ void validate_shapes(const Graph& graph, const Node& node) {
     case Op::SpaceToDepth:
       expect(out == Shape{in.n, in.h / 2, in.w / 2, 4 * in.c}, node, "output size does not follow");
       break;
-    case Op::Conv: validate_conv(graph, node); break;
+    case Op::Conv:
+      validate_conv(graph, node);
+      break;
     case Op::Activate:
-    case Op::MaxPool: expect(out == in, node, "output size does not follow"); break;
-    case Op::SppPool: expect(out == with_channels(in, 3 * in.c), node, "output size does not follow"); break;
+    case Op::MaxPool:
+      expect(out == in, node, "output size does not follow");
+      break;
+    case Op::SppPool:
+      expect(out == with_channels(in, 3 * in.c), node, "output size does not follow");
+      break;
     case Op::Add:
       expect(node.inputs.size() == 2 && graph.value(node.inputs[1]).shape == in && out == in, node,
              "operands differ in size");
       break;
-    case Op::Upsample: expect(out == Shape{in.n, 2 * in.h, 2 * in.w, in.c}, node, "output size does not follow"); break;
+    case Op::Upsample:
+      expect(out == Shape{in.n, 2 * in.h, 2 * in.w, in.c}, node, "output size does not follow");
+      break;
     case Op::Concat: {
       int channels = 0;
       for (const ValueId id : node.inputs) {
@@ -150,15 +158,24 @@ std::int64_t flops(const Graph& graph, const Node& node) {
 
 std::string_view name_of(Op op) {
   switch (op) {
-    case Op::Cast: return "cast";
-    case Op::SpaceToDepth: return "space_to_depth";
-    case Op::Conv: return "conv";
-    case Op::Activate: return "activate";
-    case Op::Add: return "add";
-    case Op::MaxPool: return "max_pool";
-    case Op::SppPool: return "spp_pool";
-    case Op::Upsample: return "upsample";
-    case Op::Concat: return "concat";
+    case Op::Cast:
+      return "cast";
+    case Op::SpaceToDepth:
+      return "space_to_depth";
+    case Op::Conv:
+      return "conv";
+    case Op::Activate:
+      return "activate";
+    case Op::Add:
+      return "add";
+    case Op::MaxPool:
+      return "max_pool";
+    case Op::SppPool:
+      return "spp_pool";
+    case Op::Upsample:
+      return "upsample";
+    case Op::Concat:
+      return "concat";
   }
   return "?";
 }
@@ -168,8 +185,8 @@ static std::string details(const Graph& graph, const Node& node) {
   std::string text;
   const auto append = [&](const std::string& part) { text += (text.empty() ? "" : ", ") + part; };
   if (node.op == Op::Conv) {
-    append(fmt::format("{0}x{0}{1}{2}", node.kernel, node.stride == 2 ? " s2" : "",
-                       node.groups > 1 ? " depthwise" : ""));
+    append(
+        fmt::format("{0}x{0}{1}{2}", node.kernel, node.stride == 2 ? " s2" : "", node.groups > 1 ? " depthwise" : ""));
     const std::string residual =
         node.residual == kNone
             ? ""
@@ -196,10 +213,10 @@ std::string to_text(const Graph& graph) {
                         text_of(graph, node.output), inputs,
                         details(graph, node).empty() ? "" : "  " + details(graph, node));
   }
-  text += fmt::format("{} operations, {} convolutions, {:.2f} GFLOP\n", graph.nodes.size(),
-                      std::count_if(graph.nodes.begin(), graph.nodes.end(),
-                                    [](const Node& node) { return node.op == Op::Conv; }),
-                      static_cast<double>(total) * 1e-9);
+  text += fmt::format(
+      "{} operations, {} convolutions, {:.2f} GFLOP\n", graph.nodes.size(),
+      std::count_if(graph.nodes.begin(), graph.nodes.end(), [](const Node& node) { return node.op == Op::Conv; }),
+      static_cast<double>(total) * 1e-9);
   return text;
 }
 

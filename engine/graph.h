@@ -48,10 +48,10 @@ enum class Op : std::uint8_t {
   Conv,          // see Node
   Activate,
   Add,
-  MaxPool,     // stride 1, padded to the same size
-  SppPool,     // max-pools 5, 9, 13 of one input, side by side in the channels
-  Upsample,    // nearest ×2
-  Concat,      // along the channels
+  MaxPool,   // stride 1, padded to the same size
+  SppPool,   // max-pools 5, 9, 13 of one input, side by side in the channels
+  Upsample,  // nearest ×2
+  Concat,    // along the channels
 };
 
 // A block of input channels of one tensor in the weights file: `tensor`.weight is [out, in/groups, k, k], and the

@@ -1,11 +1,11 @@
 // The one exception type of the library.
 #pragma once
 
+#include <fmt/format.h>
+
 #include <stdexcept>
 #include <string>
 #include <utility>
-
-#include <fmt/format.h>
 
 namespace damoyolo {
 

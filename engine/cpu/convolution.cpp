@@ -23,7 +23,8 @@ memory::dims weight_dims(const ConvolutionShape& shape) {
 }
 
 dnnl::primitive_attr attributes(const ConvolutionShape& shape) {
-  const auto activation = shape.act == Activation::Silu ? dnnl::algorithm::eltwise_swish : dnnl::algorithm::eltwise_relu;
+  const auto activation =
+      shape.act == Activation::Silu ? dnnl::algorithm::eltwise_swish : dnnl::algorithm::eltwise_relu;
   const float alpha = shape.act == Activation::Silu ? 1.f : 0.f;
   dnnl::post_ops steps;
   if (shape.accumulate) steps.append_sum(1.f);

@@ -1,10 +1,9 @@
 // One convolution as a oneDNN primitive. The differences between oneDNN 2.x and 3.x stay in this file pair.
 #pragma once
 
+#include <oneapi/dnnl/dnnl.hpp>
 #include <string>
 #include <unordered_map>
-
-#include <oneapi/dnnl/dnnl.hpp>
 
 #include "engine/conv_weights.h"
 #include "engine/core/dtype.h"

@@ -1,6 +1,6 @@
 #include "engine/cpu/network.h"
 
-#include <omp.h>
+#include <fmt/format.h>
 
 #include <algorithm>
 #include <chrono>
@@ -9,28 +9,13 @@
 #include <limits>
 #include <utility>
 
-#include <fmt/format.h>
-
 #include "engine/core/error.h"
 #include "engine/cpu/convolution.h"
 #include "engine/cpu/tensor_ops.h"
+#include "engine/cpu/threads.h"
 
 namespace damoyolo::cpu {
 namespace {
-
-// The number of OpenMP threads is a setting of the calling thread; leave it as it was.
-class ThreadCount {
- public:
-  explicit ThreadCount(int threads) : before_(omp_get_max_threads()) {
-    if (threads > 0) omp_set_num_threads(threads);
-  }
-  ~ThreadCount() { omp_set_num_threads(before_); }
-  ThreadCount(const ThreadCount&) = delete;
-  ThreadCount& operator=(const ThreadCount&) = delete;
-
- private:
-  int before_;
-};
 
 struct Free {
   void operator()(std::byte* memory) const { std::free(memory); }
@@ -90,10 +75,18 @@ struct Network::State {
     const Step& step = plan.steps[position];
     const Node& node = graph.nodes[static_cast<std::size_t>(step.node)];
     switch (step.kind) {
-      case StepKind::Cast: cast(images, channels(step.target), node.space_to_depth); break;
-      case StepKind::Conv: convolutions[position]->run(stream); break;
-      case StepKind::SppPool: spp_pool(channels(step.source), channels(step.target)); break;
-      case StepKind::Upsample: upsample(channels(step.source), channels(step.target)); break;
+      case StepKind::Cast:
+        cast(images, channels(step.target), node.space_to_depth);
+        break;
+      case StepKind::Conv:
+        convolutions[position]->run(stream);
+        break;
+      case StepKind::SppPool:
+        spp_pool(channels(step.source), channels(step.target));
+        break;
+      case StepKind::Upsample:
+        upsample(channels(step.source), channels(step.target));
+        break;
       case StepKind::Assemble:
         for (const Assembly& part : step.assemblies)
           assemble(channels(part.source), channels(part.residual), channels(part.target));
@@ -183,9 +176,8 @@ std::string Network::plan_text() const {
   const auto slice_text = [&](const Slice& slice) {
     if (slice.tensor == kNone) return std::string("image");
     const Tensor& tensor = plan().tensor(slice.tensor);
-    const std::string range = slice.channels == tensor.shape.c
-                                  ? ""
-                                  : fmt::format("[{}:{}]", slice.channel, slice.channel + slice.channels);
+    const std::string range =
+        slice.channels == tensor.shape.c ? "" : fmt::format("[{}:{}]", slice.channel, slice.channel + slice.channels);
     return fmt::format("t{}{}", slice.tensor, range);
   };
   std::string text = "steps\n";

@@ -38,10 +38,18 @@ class Lowering {
       position_ = static_cast<int>(i);
       const Node& node = graph_.nodes[i];
       switch (node.op) {
-        case Op::Cast: simple(StepKind::Cast, Slice{}); break;
-        case Op::SppPool: simple(StepKind::SppPool, read(node.inputs[0])); break;
-        case Op::Upsample: simple(StepKind::Upsample, read(node.inputs[0])); break;
-        case Op::Conv: conv(node); break;
+        case Op::Cast:
+          simple(StepKind::Cast, Slice{});
+          break;
+        case Op::SppPool:
+          simple(StepKind::SppPool, read(node.inputs[0]));
+          break;
+        case Op::Upsample:
+          simple(StepKind::Upsample, read(node.inputs[0]));
+          break;
+        case Op::Conv:
+          conv(node);
+          break;
         default:
           throw Error("graph node {} ({}) cannot run in a CPU plan, expected an optimized graph", node.name,
                       name_of(node.op));
@@ -164,8 +172,8 @@ class Lowering {
         target = residual.tensor;
         if (to.exact != nullptr) to.exact->tensor = target;
       } else {
-        target = to.exact != nullptr ? tensor_of(*to.exact, output)
-                                     : new_tensor(node.name, output.shape, dtype_of(output));
+        target =
+            to.exact != nullptr ? tensor_of(*to.exact, output) : new_tensor(node.name, output.shape, dtype_of(output));
         if (up) {
           Step& step = add_step(StepKind::Upsample);
           step.source = whole(residual.tensor);
@@ -175,8 +183,8 @@ class Lowering {
         }
       }
     } else {
-      target = to.exact != nullptr ? tensor_of(*to.exact, output)
-                                   : new_tensor(node.name, output.shape, dtype_of(output));
+      target =
+          to.exact != nullptr ? tensor_of(*to.exact, output) : new_tensor(node.name, output.shape, dtype_of(output));
     }
     convolve(source, target, node.residual != kNone);
     assemble(output, to.others, target, kNone);

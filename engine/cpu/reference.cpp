@@ -23,9 +23,12 @@ struct Map {
 
 float activated(float x, Activation act) {
   switch (act) {
-    case Activation::None: return x;
-    case Activation::Relu: return std::max(x, 0.f);
-    case Activation::Silu: return x / (1.f + std::exp(-x));
+    case Activation::None:
+      return x;
+    case Activation::Relu:
+      return std::max(x, 0.f);
+    case Activation::Silu:
+      return x / (1.f + std::exp(-x));
   }
   return x;
 }
@@ -91,8 +94,7 @@ void convolve(const Node& node, const ConvWeights& weights, const Map& in, const
 void space_to_depth(const Map& in, const Map& out) {
   for_each_pixel(out.shape, [&](int n, int y, int x) {
     for (int part = 0; part < 4; ++part)
-      std::copy_n(in.pixel(n, 2 * y + part % 2, 2 * x + part / 2), in.shape.c,
-                  out.pixel(n, y, x) + part * in.shape.c);
+      std::copy_n(in.pixel(n, 2 * y + part % 2, 2 * x + part / 2), in.shape.c, out.pixel(n, y, x) + part * in.shape.c);
   });
 }
 
@@ -119,8 +121,7 @@ void concat(const std::vector<Map>& parts, const Map& out) {
 }  // namespace
 
 Reference::Reference(Graph graph, const TensorLookup& lookup) : graph_(std::move(graph)) {
-  for (const Buffer& buffer : graph_.buffers)
-    buffers_.emplace_back(static_cast<std::size_t>(buffer.shape.elements()));
+  for (const Buffer& buffer : graph_.buffers) buffers_.emplace_back(static_cast<std::size_t>(buffer.shape.elements()));
   for (const Node& node : graph_.nodes) {
     ConvWeights weights;
     if (node.op == Op::Conv) {
@@ -155,7 +156,9 @@ void Reference::run(std::span<const std::uint8_t> images) {
         else
           concat({in}, out);
         break;
-      case Op::SpaceToDepth: space_to_depth(in, out); break;
+      case Op::SpaceToDepth:
+        space_to_depth(in, out);
+        break;
       case Op::Conv: {
         const Map residual = node.residual == kNone ? in : map(node.residual);
         convolve(node, weights_[i], in, out, node.residual == kNone ? nullptr : &residual);
@@ -175,7 +178,9 @@ void Reference::run(std::span<const std::uint8_t> images) {
         });
         break;
       }
-      case Op::MaxPool: max_pool(in, out, node.kernel, 0); break;
+      case Op::MaxPool:
+        max_pool(in, out, node.kernel, 0);
+        break;
       case Op::SppPool:
         for (int pool = 0; pool < 3; ++pool) max_pool(in, out, 5 + 4 * pool, pool * in.shape.c);
         break;

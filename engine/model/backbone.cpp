@@ -97,7 +97,8 @@ std::vector<ValueId> wrapped_stages(Builder& build, const BackboneSpec& spec, Va
                             Activation::Relu);
     };
 
-    ValueId x = relu_conv(".downsample", ".downsampler", outputs.back(), {.out = 2 * hidden, .kernel = 3, .stride = 2});
+    ValueId x =
+        relu_conv(".downsample", ".downsampler", outputs.back(), {.out = 2 * hidden, .kernel = 3, .stride = 2});
     if (spec.spp && stage == stages.size()) x = build.spp(node + ".spp", path + ".spp", x, 2 * hidden);
     const ValueId shortcut = relu_conv(".shortcut", ".conv_shortcut", x, {.out = out / 2});
     x = relu_conv(".start", ".conv_start", x, {.out = hidden});

@@ -12,9 +12,9 @@ namespace damoyolo {
 // Where the weights of one convolution stand in a training checkpoint (module paths; tensors add ".weight" etc.).
 struct ConvSource {
   enum class Kind {
-    ConvBn,    // `conv`.weight without bias, then BatchNorm `bn`
-    RepConv,   // `conv`.rbr_dense.{conv,bn} + `conv`.rbr_1x1.{conv,bn}, or deployed: `conv`.rbr_reparam with bias
-    Biased,    // `conv`.weight and `conv`.bias
+    ConvBn,   // `conv`.weight without bias, then BatchNorm `bn`
+    RepConv,  // `conv`.rbr_dense.{conv,bn} + `conv`.rbr_1x1.{conv,bn}, or deployed: `conv`.rbr_reparam with bias
+    Biased,   // `conv`.weight and `conv`.bias
   };
   Kind kind{};
   std::string node;   // the graph node, and the tensor prefix in the weights file

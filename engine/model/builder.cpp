@@ -123,8 +123,8 @@ ValueId Builder::mobile_block(const std::string& node, const std::string& path, 
     return conv(std::move(source), input, shape, Content::Activation);
   };
   ValueId y = activate(step("expand", 0, x, {.out = block.hidden}), act);
-  y = activate(
-      step("depthwise", 3, y, {.out = block.hidden, .kernel = 5, .stride = block.stride, .depthwise = true}), act);
+  y = activate(step("depthwise", 3, y, {.out = block.hidden, .kernel = 5, .stride = block.stride, .depthwise = true}),
+               act);
   y = step("project", block.project_index, y, {.out = block.out});
   const bool residual = block.stride == 1 && channels(x) == block.out;
   return residual ? add(node + ".add", y, x) : y;

@@ -34,8 +34,8 @@ struct Neck {
           {.hidden = make_divisible(std::ceil(3.0 * width), 8), .out = width, .stride = 1, .project_index = 6},
           spec.act);
     const int hidden = static_cast<int>(width * spec.hidden_ratio);
-    ValueId y = build.activate(build.rep_conv(node + ".conv2", path + ".conv2", x, {.out = hidden, .kernel = 3}),
-                               spec.act);
+    ValueId y =
+        build.activate(build.rep_conv(node + ".conv2", path + ".conv2", x, {.out = hidden, .kernel = 3}), spec.act);
     y = build.activate(build.conv_bn(node + ".conv1", path + ".conv1", kConvBn, y, {.out = width, .kernel = 3}),
                        spec.act);
     return build.add(node + ".add", y, x);

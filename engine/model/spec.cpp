@@ -1,7 +1,6 @@
 #include "engine/model/spec.h"
 
 #include <cmath>
-
 #include <nlohmann/json.hpp>
 
 #include "engine/core/error.h"
@@ -247,38 +246,56 @@ const ModelSpec& released_variant(std::string_view name) {
 }
 
 const std::vector<std::string>& coco_names() {
-  static const std::vector<std::string> names{
-      "person",        "bicycle",      "car",           "motorcycle",    "airplane",     "bus",
-      "train",         "truck",        "boat",          "traffic light", "fire hydrant", "stop sign",
-      "parking meter", "bench",        "bird",          "cat",           "dog",          "horse",
-      "sheep",         "cow",          "elephant",      "bear",          "zebra",        "giraffe",
-      "backpack",      "umbrella",     "handbag",       "tie",           "suitcase",     "frisbee",
-      "skis",          "snowboard",    "sports ball",   "kite",          "baseball bat", "baseball glove",
-      "skateboard",    "surfboard",    "tennis racket", "bottle",        "wine glass",   "cup",
-      "fork",          "knife",        "spoon",         "bowl",          "banana",       "apple",
-      "sandwich",      "orange",       "broccoli",      "carrot",        "hot dog",      "pizza",
-      "donut",         "cake",         "chair",         "couch",         "potted plant", "bed",
-      "dining table",  "toilet",       "tv",            "laptop",        "mouse",        "remote",
-      "keyboard",      "cell phone",   "microwave",     "oven",          "toaster",      "sink",
-      "refrigerator",  "book",         "clock",         "vase",          "scissors",     "teddy bear",
-      "hair drier",    "toothbrush"};
+  static const std::vector<std::string> names{"person",        "bicycle",      "car",
+                                              "motorcycle",    "airplane",     "bus",
+                                              "train",         "truck",        "boat",
+                                              "traffic light", "fire hydrant", "stop sign",
+                                              "parking meter", "bench",        "bird",
+                                              "cat",           "dog",          "horse",
+                                              "sheep",         "cow",          "elephant",
+                                              "bear",          "zebra",        "giraffe",
+                                              "backpack",      "umbrella",     "handbag",
+                                              "tie",           "suitcase",     "frisbee",
+                                              "skis",          "snowboard",    "sports ball",
+                                              "kite",          "baseball bat", "baseball glove",
+                                              "skateboard",    "surfboard",    "tennis racket",
+                                              "bottle",        "wine glass",   "cup",
+                                              "fork",          "knife",        "spoon",
+                                              "bowl",          "banana",       "apple",
+                                              "sandwich",      "orange",       "broccoli",
+                                              "carrot",        "hot dog",      "pizza",
+                                              "donut",         "cake",         "chair",
+                                              "couch",         "potted plant", "bed",
+                                              "dining table",  "toilet",       "tv",
+                                              "laptop",        "mouse",        "remote",
+                                              "keyboard",      "cell phone",   "microwave",
+                                              "oven",          "toaster",      "sink",
+                                              "refrigerator",  "book",         "clock",
+                                              "vase",          "scissors",     "teddy bear",
+                                              "hair drier",    "toothbrush"};
   return names;
 }
 
 std::string_view name_of(Family family) {
   switch (family) {
-    case Family::Res: return "TinyNAS_res";
-    case Family::Csp: return "TinyNAS_csp";
-    case Family::Mob: return "TinyNAS_mob";
+    case Family::Res:
+      return "TinyNAS_res";
+    case Family::Csp:
+      return "TinyNAS_csp";
+    case Family::Mob:
+      return "TinyNAS_mob";
   }
   return "?";
 }
 
 std::string_view name_of(Activation act) {
   switch (act) {
-    case Activation::None: return "none";
-    case Activation::Relu: return "relu";
-    case Activation::Silu: return "silu";
+    case Activation::None:
+      return "none";
+    case Activation::Relu:
+      return "relu";
+    case Activation::Silu:
+      return "silu";
   }
   return "?";
 }

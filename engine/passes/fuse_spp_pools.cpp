@@ -17,7 +17,8 @@ void fuse_spp_pools(Graph& graph) {
       const int producer = uses.producer(part);
       if (producer == kNone || !uses.only_reader(part)) break;
       const Node& pool = graph.nodes[static_cast<std::size_t>(producer)];
-      if (pool.op == Op::MaxPool && pool.kernel == kKernels[p] && pool.inputs[0] == parts[0]) pools.push_back(producer);
+      if (pool.op == Op::MaxPool && pool.kernel == kKernels[p] && pool.inputs[0] == parts[0])
+        pools.push_back(producer);
     }
     if (pools.size() != kKernels.size()) continue;
 

@@ -7,9 +7,7 @@
 namespace damoyolo {
 namespace {
 
-bool whole_buffer(const Graph& graph, ValueId id) {
-  return graph.value(id).shape.c == graph.buffer_of(id).shape.c;
-}
+bool whole_buffer(const Graph& graph, ValueId id) { return graph.value(id).shape.c == graph.buffer_of(id).shape.c; }
 
 // Parts fill a buffer of their own each, except that one may be a view into a wider buffer which then grows: to the
 // left for the parts before it, to the right for the parts after it, so it must touch that side.

@@ -1,0 +1,150 @@
+#include "engine/cpu/backend.h"
+
+#include <algorithm>
+#include <chrono>
+#include <list>
+#include <utility>
+
+#include "engine/cpu/network.h"
+#include "engine/cpu/threads.h"
+#include "engine/decode.h"
+#include "engine/model/build.h"
+#include "engine/nms.h"
+#include "engine/passes/passes.h"
+#include "loader/resize.h"
+
+namespace damoyolo::cpu {
+namespace {
+
+// Adds the time since the last lap to a sum.
+class Stopwatch {
+ public:
+  void lap(double& sum) {
+    const auto now = Clock::now();
+    sum += std::chrono::duration<double>(now - last_).count();
+    last_ = now;
+  }
+
+ private:
+  using Clock = std::chrono::steady_clock;
+  Clock::time_point last_ = Clock::now();
+};
+
+class CpuBackend : public Backend {
+ public:
+  CpuBackend(const WeightsFile& weights, const BackendOptions& options) : weights_(weights), options_(options) {}
+
+  std::vector<std::vector<Detection>> detect(std::span<const ImageView> images, const DetectParameters& parameters,
+                                             StageTimes* times) override {
+    StageTimes ignored;
+    StageTimes& sums = times != nullptr ? *times : ignored;
+    std::vector<std::vector<Detection>> results;
+    results.reserve(images.size());
+    while (results.size() < images.size()) {
+      const std::size_t left = images.size() - results.size();
+      const auto batch = images.subspan(results.size(), std::min(left, static_cast<std::size_t>(options_.max_batch)));
+      detect_batch(batch, parameters, sums, results);
+    }
+    return results;
+  }
+
+  RawOutput forward(std::span<const std::uint8_t> images, int count, int height, int width) override {
+    const HeadSpec& head = weights_.model().head;
+    Network& network = network_for(count, height, width);
+    network.run(images);
+    const HeadMaps maps = network.head(head.classes, head.reg_max);
+    RawOutput output{count, static_cast<int>(maps.anchors()), head.classes, {}, {}};
+    const auto anchors = static_cast<std::size_t>(count) * static_cast<std::size_t>(output.anchors);
+    output.scores.resize(anchors * static_cast<std::size_t>(head.classes));
+    output.boxes.resize(anchors * 4);
+    const ThreadCount threads(options_.threads);
+    decode_all(maps, output.scores, output.boxes);
+    return output;
+  }
+
+  std::string plan_text(int batch) override {
+    const ModelSpec& model = weights_.model();
+    return network_for(batch, model.input_height, model.input_width).plan_text();
+  }
+
+ private:
+  struct Built {
+    int batch, height, width;
+    Network network;
+  };
+
+  // Plans are made at first use; the ones used last are kept.
+  Network& network_for(int batch, int height, int width) {
+    constexpr std::size_t kKept = 4;
+    const auto found = std::find_if(networks_.begin(), networks_.end(), [&](const Built& built) {
+      return built.batch == batch && built.height == height && built.width == width;
+    });
+    if (found != networks_.end()) {
+      networks_.splice(networks_.begin(), networks_, found);
+      return found->network;
+    }
+    Graph graph = build_model(weights_.model(), batch, height, width).graph;
+    optimize(graph);
+    NetworkOptions options;
+    options.threads = options_.threads;
+    options.plan.activations = options_.precision == Precision::Bf16 ? DType::BF16 : DType::F32;
+    const auto lookup = [&](std::string_view name) -> const TensorView& { return weights_.tensor(name); };
+    networks_.push_front({batch, height, width, Network(std::move(graph), lookup, options)});
+    if (networks_.size() > kKept) networks_.pop_back();
+    return networks_.front().network;
+  }
+
+  void detect_batch(std::span<const ImageView> images, const DetectParameters& parameters, StageTimes& times,
+                    std::vector<std::vector<Detection>>& results) {
+    const ModelSpec& model = weights_.model();
+    const int width = model.input_width, height = model.input_height;
+    Network& network = network_for(static_cast<int>(images.size()), height, width);
+    const ThreadCount threads(options_.threads);
+    Stopwatch watch;
+
+    const std::size_t image_bytes = static_cast<std::size_t>(width) * static_cast<std::size_t>(height) * 3;
+    pixels_.resize(images.size() * image_bytes);
+    for (std::size_t i = 0; i < images.size(); ++i)
+      resize_bilinear(images[i], width, height, pixels_.data() + i * image_bytes);
+    watch.lap(times.preprocess);
+
+    network.run(pixels_);
+    watch.lap(times.network);
+
+    const HeadMaps maps = network.head(model.head.classes, model.head.reg_max);
+    for (std::size_t i = 0; i < images.size(); ++i) {
+      auto kept = non_maximum_suppression(
+          find_candidates(maps, static_cast<int>(i), parameters.confidence, parameters.class_filter), parameters.iou,
+          std::min(parameters.max_detections, kMaxDetections));
+      results.push_back(in_image_pixels(kept, images[i]));
+    }
+    watch.lap(times.postprocess);
+  }
+
+  std::vector<Detection> in_image_pixels(const std::vector<Candidate>& candidates, const ImageView& image) const {
+    const auto width = static_cast<float>(image.width), height = static_cast<float>(image.height);
+    const float scale_x = width / static_cast<float>(weights_.model().input_width);
+    const float scale_y = height / static_cast<float>(weights_.model().input_height);
+    std::vector<Detection> detections;
+    for (const Candidate& found : candidates)
+      detections.push_back(
+          {{std::clamp(found.box[0] * scale_x, 0.f, width), std::clamp(found.box[1] * scale_y, 0.f, height),
+            std::clamp(found.box[2] * scale_x, 0.f, width), std::clamp(found.box[3] * scale_y, 0.f, height)},
+           found.score,
+           found.class_id});
+    return detections;
+  }
+
+  const WeightsFile& weights_;
+  const BackendOptions options_;
+  std::list<Built> networks_;         // the one used last comes first
+  std::vector<std::uint8_t> pixels_;  // [batch, height, width, 3]
+};
+
+}  // namespace
+
+std::unique_ptr<Backend> make_backend(const WeightsFile& weights, const BackendOptions& options) {
+  return std::make_unique<CpuBackend>(weights, options);
+}
+
+}  // namespace damoyolo::cpu
