@@ -18,17 +18,14 @@ DeviceChoice choose_cpu(Precision precision) {
                           ? fmt::format("bf16, because the processor has instructions for it ({})", cpu.onednn_isa)
                           : fmt::format("fp32, because the processor has no bf16 instructions ({})", cpu.onednn_isa);
       break;
-    case Precision::Fp32:
-      choice.reason = "fp32, as asked";
-      break;
+    case Precision::Fp32: choice.reason = "fp32, as asked"; break;
     case Precision::Bf16:
       if (!cpu.bf16)
         throw Error("bf16 was asked for, and this processor ({}) has no instructions for it; expected auto or fp32",
                     cpu.onednn_isa);
       choice.reason = "bf16, as asked";
       break;
-    case Precision::Fp16:
-      throw Error("the CPU backend has no fp16, expected auto, fp32 or bf16");
+    case Precision::Fp16: throw Error("the CPU backend has no fp16, expected auto, fp32 or bf16");
   }
   return choice;
 }

@@ -61,16 +61,10 @@ void validate_shapes(const Graph& graph, const Node& node) {
     case Op::SpaceToDepth:
       expect(out == Shape{in.n, in.h / 2, in.w / 2, 4 * in.c}, node, "output size does not follow");
       break;
-    case Op::Conv:
-      validate_conv(graph, node);
-      break;
+    case Op::Conv: validate_conv(graph, node); break;
     case Op::Activate:
-    case Op::MaxPool:
-      expect(out == in, node, "output size does not follow");
-      break;
-    case Op::SppPool:
-      expect(out == with_channels(in, 3 * in.c), node, "output size does not follow");
-      break;
+    case Op::MaxPool: expect(out == in, node, "output size does not follow"); break;
+    case Op::SppPool: expect(out == with_channels(in, 3 * in.c), node, "output size does not follow"); break;
     case Op::Add:
       expect(node.inputs.size() == 2 && graph.value(node.inputs[1]).shape == in && out == in, node,
              "operands differ in size");
@@ -158,24 +152,15 @@ std::int64_t flops(const Graph& graph, const Node& node) {
 
 std::string_view name_of(Op op) {
   switch (op) {
-    case Op::Cast:
-      return "cast";
-    case Op::SpaceToDepth:
-      return "space_to_depth";
-    case Op::Conv:
-      return "conv";
-    case Op::Activate:
-      return "activate";
-    case Op::Add:
-      return "add";
-    case Op::MaxPool:
-      return "max_pool";
-    case Op::SppPool:
-      return "spp_pool";
-    case Op::Upsample:
-      return "upsample";
-    case Op::Concat:
-      return "concat";
+    case Op::Cast: return "cast";
+    case Op::SpaceToDepth: return "space_to_depth";
+    case Op::Conv: return "conv";
+    case Op::Activate: return "activate";
+    case Op::Add: return "add";
+    case Op::MaxPool: return "max_pool";
+    case Op::SppPool: return "spp_pool";
+    case Op::Upsample: return "upsample";
+    case Op::Concat: return "concat";
   }
   return "?";
 }

@@ -16,14 +16,10 @@ Precision precision_from_name(std::string_view name) {
 
 std::string_view name_of(Precision precision) {
   switch (precision) {
-    case Precision::Auto:
-      return "auto";
-    case Precision::Fp32:
-      return "fp32";
-    case Precision::Bf16:
-      return "bf16";
-    case Precision::Fp16:
-      return "fp16";
+    case Precision::Auto: return "auto";
+    case Precision::Fp32: return "fp32";
+    case Precision::Bf16: return "bf16";
+    case Precision::Fp16: return "fp16";
   }
   return "?";
 }

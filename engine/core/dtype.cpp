@@ -55,26 +55,16 @@ float float_from_f16(std::uint16_t bits) {
 
 float element_as_float(const std::byte* element, DType type) {
   switch (type) {
-    case DType::F64:
-      return static_cast<float>(read<double>(element));
-    case DType::F32:
-      return read<float>(element);
-    case DType::F16:
-      return float_from_f16(read<std::uint16_t>(element));
-    case DType::BF16:
-      return float_from_bf16(read<std::uint16_t>(element));
-    case DType::I64:
-      return static_cast<float>(read<std::int64_t>(element));
-    case DType::I32:
-      return static_cast<float>(read<std::int32_t>(element));
-    case DType::I16:
-      return static_cast<float>(read<std::int16_t>(element));
-    case DType::I8:
-      return static_cast<float>(read<std::int8_t>(element));
-    case DType::U8:
-      return static_cast<float>(read<std::uint8_t>(element));
-    case DType::Bool:
-      return read<std::uint8_t>(element) != 0 ? 1.f : 0.f;
+    case DType::F64: return static_cast<float>(read<double>(element));
+    case DType::F32: return read<float>(element);
+    case DType::F16: return float_from_f16(read<std::uint16_t>(element));
+    case DType::BF16: return float_from_bf16(read<std::uint16_t>(element));
+    case DType::I64: return static_cast<float>(read<std::int64_t>(element));
+    case DType::I32: return static_cast<float>(read<std::int32_t>(element));
+    case DType::I16: return static_cast<float>(read<std::int16_t>(element));
+    case DType::I8: return static_cast<float>(read<std::int8_t>(element));
+    case DType::U8: return static_cast<float>(read<std::uint8_t>(element));
+    case DType::Bool: return read<std::uint8_t>(element) != 0 ? 1.f : 0.f;
   }
   return 0.f;
 }

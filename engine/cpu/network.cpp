@@ -75,18 +75,10 @@ struct Network::State {
     const Step& step = plan.steps[position];
     const Node& node = graph.nodes[static_cast<std::size_t>(step.node)];
     switch (step.kind) {
-      case StepKind::Cast:
-        cast(images, channels(step.target), node.space_to_depth);
-        break;
-      case StepKind::Conv:
-        convolutions[position]->run(stream);
-        break;
-      case StepKind::SppPool:
-        spp_pool(channels(step.source), channels(step.target));
-        break;
-      case StepKind::Upsample:
-        upsample(channels(step.source), channels(step.target));
-        break;
+      case StepKind::Cast: cast(images, channels(step.target), node.space_to_depth); break;
+      case StepKind::Conv: convolutions[position]->run(stream); break;
+      case StepKind::SppPool: spp_pool(channels(step.source), channels(step.target)); break;
+      case StepKind::Upsample: upsample(channels(step.source), channels(step.target)); break;
       case StepKind::Assemble:
         for (const Assembly& part : step.assemblies)
           assemble(channels(part.source), channels(part.residual), channels(part.target));

@@ -38,18 +38,10 @@ class Lowering {
       position_ = static_cast<int>(i);
       const Node& node = graph_.nodes[i];
       switch (node.op) {
-        case Op::Cast:
-          simple(StepKind::Cast, Slice{});
-          break;
-        case Op::SppPool:
-          simple(StepKind::SppPool, read(node.inputs[0]));
-          break;
-        case Op::Upsample:
-          simple(StepKind::Upsample, read(node.inputs[0]));
-          break;
-        case Op::Conv:
-          conv(node);
-          break;
+        case Op::Cast: simple(StepKind::Cast, Slice{}); break;
+        case Op::SppPool: simple(StepKind::SppPool, read(node.inputs[0])); break;
+        case Op::Upsample: simple(StepKind::Upsample, read(node.inputs[0])); break;
+        case Op::Conv: conv(node); break;
         default:
           throw Error("graph node {} ({}) cannot run in a CPU plan, expected an optimized graph", node.name,
                       name_of(node.op));

@@ -23,12 +23,9 @@ struct Map {
 
 float activated(float x, Activation act) {
   switch (act) {
-    case Activation::None:
-      return x;
-    case Activation::Relu:
-      return std::max(x, 0.f);
-    case Activation::Silu:
-      return x / (1.f + std::exp(-x));
+    case Activation::None: return x;
+    case Activation::Relu: return std::max(x, 0.f);
+    case Activation::Silu: return x / (1.f + std::exp(-x));
   }
   return x;
 }
@@ -156,9 +153,7 @@ void Reference::run(std::span<const std::uint8_t> images) {
         else
           concat({in}, out);
         break;
-      case Op::SpaceToDepth:
-        space_to_depth(in, out);
-        break;
+      case Op::SpaceToDepth: space_to_depth(in, out); break;
       case Op::Conv: {
         const Map residual = node.residual == kNone ? in : map(node.residual);
         convolve(node, weights_[i], in, out, node.residual == kNone ? nullptr : &residual);
@@ -178,9 +173,7 @@ void Reference::run(std::span<const std::uint8_t> images) {
         });
         break;
       }
-      case Op::MaxPool:
-        max_pool(in, out, node.kernel, 0);
-        break;
+      case Op::MaxPool: max_pool(in, out, node.kernel, 0); break;
       case Op::SppPool:
         for (int pool = 0; pool < 3; ++pool) max_pool(in, out, 5 + 4 * pool, pool * in.shape.c);
         break;

@@ -278,24 +278,18 @@ const std::vector<std::string>& coco_names() {
 
 std::string_view name_of(Family family) {
   switch (family) {
-    case Family::Res:
-      return "TinyNAS_res";
-    case Family::Csp:
-      return "TinyNAS_csp";
-    case Family::Mob:
-      return "TinyNAS_mob";
+    case Family::Res: return "TinyNAS_res";
+    case Family::Csp: return "TinyNAS_csp";
+    case Family::Mob: return "TinyNAS_mob";
   }
   return "?";
 }
 
 std::string_view name_of(Activation act) {
   switch (act) {
-    case Activation::None:
-      return "none";
-    case Activation::Relu:
-      return "relu";
-    case Activation::Silu:
-      return "silu";
+    case Activation::None: return "none";
+    case Activation::Relu: return "relu";
+    case Activation::Silu: return "silu";
   }
   return "?";
 }
