@@ -1,0 +1,56 @@
+#include "kernels/epilogue.cuh"
+#include "kernels/epilogue.h"
+#include "kernels/ptx.cuh"
+
+namespace damoyolo::kernels {
+namespace {
+
+constexpr char kName[] = "epilogue";
+constexpr unsigned kThreads = 256;
+
+// NHWC to NHWC. A thread takes one group of channels (16 bytes of In) of one pixel; neighbours take the next group,
+// so that a warp reads and writes whole cache lines. Floor: x, residual and y once each over memory bandwidth.
+template <typename In, typename Out>
+__global__ void __launch_bounds__(kThreads)
+    epilogue_kernel(Slice<In> x, Slice<Out> y, EpilogueArguments<In> epilogue, int items) {
+  constexpr int kChannels = kGroup<In>;
+  wait_for_predecessors();
+  let_successors_start();
+  const int item = static_cast<int>(blockIdx.x * kThreads + threadIdx.x);
+  if (item >= items) return;
+  const int groups = (y.c + kChannels - 1) / kChannels;
+  const int channel = item % groups * kChannels;
+  const int pixel = item / groups;
+  const int column = pixel % y.w, row = pixel / y.w % y.h, image = pixel / (y.w * y.h);
+  const int count = min(kChannels, y.c - channel);
+
+  float values[kChannels];
+  load(x.pixel(image, row, column) + channel, count, x.aligned, values);
+  finish(epilogue, image, row, column, channel, count, values);
+  store(y.pixel(image, row, column) + channel, count, y.aligned, values);
+}
+
+template <typename In, typename Out>
+void run(const TensorView& x, const TensorView& y, const Epilogue& epilogue, Stream stream) {
+  const std::int64_t items = std::int64_t{y.n} * y.h * y.w * ((y.c + kGroup<In> - 1) / kGroup<In>);
+  launch(kName, epilogue_kernel<In, Out>, {blocks_for(items, kThreads, kName), kThreads}, stream, slice<In>(x),
+         slice<Out>(y), epilogue_arguments<In>(epilogue, y, x.type, kName), static_cast<int>(items));
+}
+
+}  // namespace
+
+void launch_epilogue(const TensorView& x, const TensorView& y, const Epilogue& epilogue, Stream stream) {
+  require_view(x, kName);
+  require_view(y, kName);
+  require(same_size(x, y), kName, "input and output of the same size");
+  require(y.type == x.type || y.type == DType::F32, kName, "an output of the input's type or F32");
+  with_storage_type(x.type, kName, [&](auto element) {
+    using T = decltype(element);
+    if (y.type == x.type)
+      run<T, T>(x, y, epilogue, stream);
+    else
+      run<T, float>(x, y, epilogue, stream);
+  });
+}
+
+}  // namespace damoyolo::kernels

@@ -1,0 +1,58 @@
+// The one way kernels are launched.
+//
+// Launchers are host functions that only enqueue work. They may be called from any thread, and while their stream is
+// being captured. They throw Error, which names the kernel, for arguments that do not fit each other and for a launch
+// that the runtime refuses; what goes wrong while a kernel runs shows at the next synchronisation.
+#pragma once
+
+#include <cuda_runtime.h>
+
+#include <cstddef>
+#include <cstdint>
+#include <type_traits>
+
+#include "kernels/tensor.h"
+
+namespace damoyolo::kernels {
+
+// Throws Error("kernel NAME expects EXPECTED") unless `holds`.
+void require(bool holds, const char* kernel, const char* expected);
+
+// Throws Error naming the kernel and the runtime's reason, unless the call succeeded.
+void check(cudaError_t result, const char* kernel);
+
+// `view` has data, a type kernels can store, positive sizes, and its channels lie inside the pixel stride.
+void require_view(const TensorView& view, const char* kernel);
+
+bool same_size(const TensorView& a, const TensorView& b);  // n, h, w and c
+
+// Blocks of `threads` that cover `items`; throws when there are more than a grid can have.
+unsigned blocks_for(std::int64_t items, unsigned threads, const char* kernel);
+
+struct LaunchShape {
+  dim3 grid, block;
+  std::size_t shared_bytes = 0;  // dynamic
+};
+
+template <typename... Parameters>
+void launch(const char* name, void (*kernel)(Parameters...), const LaunchShape& shape, Stream stream,
+            std::type_identity_t<Parameters>... arguments) {
+  constexpr std::size_t kSharedWithoutAsking = 48 * 1024;
+  if (shape.shared_bytes > kSharedWithoutAsking)
+    check(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize,
+                               static_cast<int>(shape.shared_bytes)),
+          name);
+  cudaLaunchAttribute overlap{};
+  overlap.id = cudaLaunchAttributeProgrammaticStreamSerialization;
+  overlap.val.programmaticStreamSerializationAllowed = 1;
+  cudaLaunchConfig_t config{};
+  config.gridDim = shape.grid;
+  config.blockDim = shape.block;
+  config.dynamicSmemBytes = shape.shared_bytes;
+  config.stream = stream.handle;
+  config.attrs = &overlap;
+  config.numAttrs = stream.overlap ? 1 : 0;
+  check(cudaLaunchKernelEx(&config, kernel, arguments...), name);
+}
+
+}  // namespace damoyolo::kernels

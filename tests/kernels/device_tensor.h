@@ -1,0 +1,164 @@
+// Tensors in device memory for tests of kernels: on the host they are host memory with AddressSanitizer's red zones
+// around, on a GPU the same tests use the GPU.
+#pragma once
+
+#include <cuda_fp16.h>
+#include <cuda_runtime.h>
+#include <doctest/doctest.h>
+
+#include <cmath>
+#include <cstring>
+#include <random>
+#include <vector>
+
+#include "kernels/launch.h"
+#include "kernels/tensor.h"
+#include "tests/skip.h"
+
+// A test case that needs a device, and is reported as skipped where there is none. The host always is one.
+#define KERNEL_TEST_CASE(name) KERNEL_TEST_CASE_AS(DOCTEST_ANONYMOUS(kernel_test_), name)
+#define KERNEL_TEST_CASE_AS(function, name)                         \
+  static void function();                                           \
+  TEST_CASE(name) {                                                 \
+    int devices = 0;                                                \
+    if (cudaGetDeviceCount(&devices) == cudaSuccess && devices > 0) \
+      function();                                                   \
+    else                                                            \
+      damoyolo::test::skip("needs a GPU");                          \
+  }                                                                 \
+  static void function()
+
+namespace damoyolo::kernels {
+
+template <typename T>
+class DeviceArray {
+ public:
+  explicit DeviceArray(const std::vector<T>& values) : count_(values.size()) {
+    check(cudaMalloc(&data_, count_ * sizeof(T)), "test");
+    check(cudaMemcpy(data_, values.data(), count_ * sizeof(T), cudaMemcpyHostToDevice), "test");
+  }
+  explicit DeviceArray(std::size_t count) : DeviceArray(std::vector<T>(count)) {}
+  ~DeviceArray() { cudaFree(data_); }
+  DeviceArray(const DeviceArray&) = delete;
+  DeviceArray& operator=(const DeviceArray&) = delete;
+
+  T* data() const { return static_cast<T*>(data_); }
+  std::vector<T> download() const {
+    std::vector<T> values(count_);
+    check(cudaDeviceSynchronize(), "test");
+    check(cudaMemcpy(values.data(), data_, count_ * sizeof(T), cudaMemcpyDeviceToHost), "test");
+    return values;
+  }
+
+ private:
+  void* data_ = nullptr;
+  std::size_t count_ = 0;
+};
+
+inline std::vector<std::byte> encode(const std::vector<float>& values, DType type) {
+  std::vector<std::byte> bytes(values.size() * size_of(type));
+  for (std::size_t i = 0; i < values.size(); ++i) {
+    std::byte* to = bytes.data() + i * size_of(type);
+    if (type == DType::F32) std::memcpy(to, &values[i], 4);
+    const std::uint16_t bf16 = bf16_from_float(values[i]);
+    if (type == DType::BF16) std::memcpy(to, &bf16, 2);
+    const __half half = __float2half_rn(values[i]);
+    if (type == DType::F16) std::memcpy(to, &half, 2);
+  }
+  return bytes;
+}
+
+inline std::vector<float> decode(const std::vector<std::byte>& bytes, DType type) {
+  std::vector<float> values(bytes.size() / size_of(type));
+  for (std::size_t i = 0; i < values.size(); ++i) values[i] = element_as_float(bytes.data() + i * size_of(type), type);
+  return values;
+}
+
+// Repeatable values, about [−range, range].
+inline std::vector<float> random_values(std::size_t count, unsigned seed, float range = 2.0f) {
+  std::mt19937 generator(seed);
+  std::vector<float> values(count);
+  for (float& value : values) value = (static_cast<float>(generator() >> 8) * 0x1p-23f - 1.0f) * range;
+  return values;
+}
+
+struct Size {
+  int n, h, w, c;
+};
+
+// Where the channels lie in their buffer: before and after them, this many that belong to others.
+struct Placement {
+  int before = 0, after = 0;
+};
+
+// An aligned slice for every type, one aligned for none, and a buffer of its own.
+constexpr Placement kPlacements[] = {{0, 0}, {8, 16}, {3, 2}};
+
+class DeviceTensor {
+ public:
+  DeviceTensor(DType type, Size size, Placement place, unsigned seed)
+      : size_(size),
+        type_(type),
+        place_(place),
+        width_(size.c + place.before + place.after),
+        initial_(decode(encode(random_values(elements(), seed), type), type)),
+        memory_(encode(initial_, type)) {}
+
+  TensorView view() const {
+    return {memory_.data(), type_, size_.n, size_.h, size_.w, size_.c, width_, place_.before};
+  }
+  // [n, h, w, c] as uploaded, and as it is now.
+  std::vector<float> initial() const { return own_channels(initial_); }
+  std::vector<float> values() const { return own_channels(decode(memory_.download(), type_)); }
+
+  // The channels of others hold what they held.
+  bool others_untouched() const {
+    const std::vector<float> now = decode(memory_.download(), type_);
+    for (std::size_t i = 0; i < now.size(); ++i)
+      if (!is_own(i) && now[i] != initial_[i]) return false;
+    return true;
+  }
+
+ private:
+  std::size_t elements() const { return std::size_t(size_.n) * size_.h * size_.w * width_; }
+  bool is_own(std::size_t i) const {
+    const int channel = static_cast<int>(i % width_);
+    return channel >= place_.before && channel < place_.before + size_.c;
+  }
+  std::vector<float> own_channels(const std::vector<float>& all) const {
+    std::vector<float> own;
+    for (std::size_t i = 0; i < all.size(); ++i)
+      if (is_own(i)) own.push_back(all[i]);
+    return own;
+  }
+
+  Size size_;
+  DType type_;
+  Placement place_;
+  int width_;
+  std::vector<float> initial_;
+  DeviceArray<std::byte> memory_;
+};
+
+constexpr DType kStorageTypes[] = {DType::F32, DType::F16, DType::BF16};
+
+// |got − exact| when `exact` is rounded once to `type` after fp32 sums whose terms' magnitudes add up to `terms`.
+inline double rounding_bound(DType type, double exact, double terms) {
+  const double unit = type == DType::F32 ? 0x1p-24 : type == DType::F16 ? 0x1p-11 : 0x1p-8;
+  const double smallest = type == DType::F16 ? 0x1p-25 : 0x1p-126;
+  return (std::abs(exact) * unit + smallest) * 1.001 + terms * 32 * 0x1p-24;
+}
+
+inline double reference_activation(double x, Activation act) {
+  switch (act) {
+    case Activation::None:
+      return x;
+    case Activation::Relu:
+      return x > 0 ? x : 0;
+    case Activation::Silu:
+      return x / (1 + std::exp(-x));
+  }
+  return x;
+}
+
+}  // namespace damoyolo::kernels

@@ -1,0 +1,184 @@
+// Stands in for CUDA's header of the same name when kernels are compiled for the host, so that the same source runs
+// in tests without a GPU. Blocks run one after another; the threads of a block are fibers that take turns and change
+// only at barriers, in rising order in one block and falling order in the next, so that a missing barrier shows.
+// A barrier that not all reach, a shuffle from a lane that takes no part, or an exception fails the launch with a
+// message that says where. Device memory is host memory. Nothing here is safe from more than one thread.
+#pragma once
+
+#include <algorithm>
+#include <bit>
+#include <cmath>
+#include <cstddef>
+#include <cstdint>
+#include <cstring>
+#include <functional>
+#include <type_traits>
+
+#define __global__
+#define __device__
+#define __host__
+#define __shared__ static
+#define __launch_bounds__(...)
+#define __align__(bytes) alignas(bytes)
+#define __forceinline__ inline __attribute__((always_inline))
+
+struct uint3 {
+  unsigned x, y, z;
+};
+struct dim3 {
+  unsigned x, y, z;
+  constexpr dim3(unsigned x = 1, unsigned y = 1, unsigned z = 1) : x(x), y(y), z(z) {}
+};
+
+inline uint3 threadIdx, blockIdx;
+inline dim3 blockDim, gridDim;
+constexpr int warpSize = 32;
+
+using std::max;
+using std::min;
+
+namespace simt {
+
+constexpr unsigned kMaxThreads = 1024;
+constexpr std::size_t kMaxSharedBytes = 227 * 1024;
+
+// Runs every block of the grid, calling `thread` once per thread. Throws damoyolo::Error for the faults named above.
+void run(dim3 grid, dim3 block, std::size_t shared_bytes, const std::function<void()>& thread);
+
+// The dynamic shared memory of the running block, aligned to 128 bytes, filled with NaN patterns when it starts.
+void* dynamic_shared();
+
+// Where in the kernel a barrier or exchange stands.
+struct Site {
+  const char* file;
+  int line;
+  bool operator==(const Site&) const = default;
+};
+
+void block_barrier(Site site);
+void warp_barrier(unsigned mask, Site site);
+
+// The value that `source` (0..31) gives in this exchange, in which all lanes of `mask` take part.
+std::uint64_t exchange(unsigned mask, std::uint64_t value, int source, Site site);
+// Bit i: lane i takes part and gives true.
+unsigned vote(unsigned mask, bool value, Site site);
+int lane();
+
+template <typename T>
+T exchange_as(unsigned mask, T value, int source, Site site) {
+  static_assert(std::is_trivially_copyable_v<T> && sizeof(T) <= sizeof(std::uint64_t));
+  std::uint64_t bits = 0;
+  std::memcpy(&bits, &value, sizeof(T));
+  bits = exchange(mask, bits, source, site);
+  std::memcpy(&value, &bits, sizeof(T));
+  return value;
+}
+
+}  // namespace simt
+
+#define SIMT_SITE const char *file = __builtin_FILE(), int line = __builtin_LINE()
+
+inline void __syncthreads(SIMT_SITE) { simt::block_barrier({file, line}); }
+inline void __syncwarp(unsigned mask = ~0u, SIMT_SITE) { simt::warp_barrier(mask, {file, line}); }
+
+// A lane whose source lies outside its segment of `width` lanes gets its own value back.
+template <typename T>
+T __shfl_sync(unsigned mask, T value, int source, int width = warpSize, SIMT_SITE) {
+  const int segment = simt::lane() & ~(width - 1);
+  return simt::exchange_as(mask, value, segment + (source & (width - 1)), {file, line});
+}
+template <typename T>
+T __shfl_xor_sync(unsigned mask, T value, int bits, int width = warpSize, SIMT_SITE) {
+  const int source = simt::lane() ^ bits;
+  const bool inside = source / width <= simt::lane() / width;
+  return simt::exchange_as(mask, value, inside ? source : simt::lane(), {file, line});
+}
+template <typename T>
+T __shfl_up_sync(unsigned mask, T value, unsigned delta, int width = warpSize, SIMT_SITE) {
+  const int source = simt::lane() - static_cast<int>(delta);
+  const bool inside = source >= (simt::lane() & ~(width - 1));
+  return simt::exchange_as(mask, value, inside ? source : simt::lane(), {file, line});
+}
+template <typename T>
+T __shfl_down_sync(unsigned mask, T value, unsigned delta, int width = warpSize, SIMT_SITE) {
+  const int source = simt::lane() + static_cast<int>(delta);
+  const bool inside = source < (simt::lane() & ~(width - 1)) + width;
+  return simt::exchange_as(mask, value, inside ? source : simt::lane(), {file, line});
+}
+inline unsigned __ballot_sync(unsigned mask, bool value, SIMT_SITE) { return simt::vote(mask, value, {file, line}); }
+inline bool __any_sync(unsigned mask, bool value, SIMT_SITE) { return simt::vote(mask, value, {file, line}) != 0; }
+inline bool __all_sync(unsigned mask, bool value, SIMT_SITE) { return simt::vote(mask, !value, {file, line}) == 0; }
+
+#undef SIMT_SITE
+
+template <typename T>
+T atomicAdd(T* address, std::type_identity_t<T> value) {
+  const T old = *address;
+  *address = old + value;
+  return old;
+}
+template <typename T>
+T atomicOr(T* address, std::type_identity_t<T> value) {
+  const T old = *address;
+  *address = old | value;
+  return old;
+}
+
+inline int __popc(unsigned bits) { return std::popcount(bits); }
+inline int __popcll(unsigned long long bits) { return std::popcount(bits); }
+inline int __ffsll(long long bits) {
+  return bits == 0 ? 0 : std::countr_zero(static_cast<unsigned long long>(bits)) + 1;
+}
+inline unsigned __float_as_uint(float value) { return std::bit_cast<unsigned>(value); }
+inline float __uint_as_float(unsigned bits) { return std::bit_cast<float>(bits); }
+
+// Rounded once each; compile with -ffp-contract=off to keep it so.
+inline float __fmul_rn(float a, float b) { return a * b; }
+inline float __fadd_rn(float a, float b) { return a + b; }
+inline float __fsub_rn(float a, float b) { return a - b; }
+inline float __fdiv_rn(float a, float b) { return a / b; }
+inline double __dmul_rn(double a, double b) { return a * b; }
+inline double __dadd_rn(double a, double b) { return a + b; }
+
+enum cudaError_t { cudaSuccess, cudaErrorInvalidValue, cudaErrorInvalidConfiguration, cudaErrorLaunchFailure };
+using cudaStream_t = struct CUstream_st*;
+
+enum cudaMemcpyKind { cudaMemcpyHostToDevice, cudaMemcpyDeviceToHost, cudaMemcpyDeviceToDevice };
+enum cudaFuncAttribute { cudaFuncAttributeMaxDynamicSharedMemorySize };
+enum cudaLaunchAttributeID { cudaLaunchAttributeProgrammaticStreamSerialization };
+struct cudaLaunchAttribute {
+  cudaLaunchAttributeID id;
+  struct {
+    int programmaticStreamSerializationAllowed;
+  } val;
+};
+struct cudaLaunchConfig_t {
+  dim3 gridDim, blockDim;
+  std::size_t dynamicSmemBytes;
+  cudaStream_t stream;
+  cudaLaunchAttribute* attrs;
+  unsigned numAttrs;
+};
+
+const char* cudaGetErrorString(cudaError_t error);  // for a failed launch: what went wrong, and where
+cudaError_t cudaMalloc(void** memory, std::size_t bytes);
+cudaError_t cudaFree(void* memory);
+cudaError_t cudaMemcpy(void* to, const void* from, std::size_t bytes, cudaMemcpyKind kind);
+cudaError_t cudaMemsetAsync(void* memory, int value, std::size_t bytes, cudaStream_t stream);
+cudaError_t cudaDeviceSynchronize();
+cudaError_t cudaGetDeviceCount(int* count);  // one: this machine
+
+template <typename Kernel>
+cudaError_t cudaFuncSetAttribute(Kernel*, cudaFuncAttribute, int bytes) {
+  return bytes >= 0 && static_cast<std::size_t>(bytes) <= simt::kMaxSharedBytes ? cudaSuccess : cudaErrorInvalidValue;
+}
+
+namespace simt {
+cudaError_t launch(const cudaLaunchConfig_t& config, const std::function<void()>& thread);
+}
+
+template <typename... Parameters, typename... Arguments>
+cudaError_t cudaLaunchKernelEx(const cudaLaunchConfig_t* config, void (*kernel)(Parameters...),
+                               Arguments&&... arguments) {
+  return simt::launch(*config, [&] { kernel(arguments...); });
+}
