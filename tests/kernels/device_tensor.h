@@ -11,6 +11,7 @@
 #include <random>
 #include <vector>
 
+#include "engine/core/activation.h"
 #include "kernels/launch.h"
 #include "kernels/tensor.h"
 #include "tests/skip.h"
@@ -151,12 +152,9 @@ inline double rounding_bound(DType type, double exact, double terms) {
 
 inline double reference_activation(double x, Activation act) {
   switch (act) {
-    case Activation::None:
-      return x;
-    case Activation::Relu:
-      return x > 0 ? x : 0;
-    case Activation::Silu:
-      return x / (1 + std::exp(-x));
+    case Activation::None: return x;
+    case Activation::Relu: return x > 0 ? x : 0;
+    case Activation::Silu: return x / (1 + std::exp(-x));
   }
   return x;
 }
