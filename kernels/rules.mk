@@ -13,8 +13,10 @@ NVCC       := $(if $(CPU_ONLY),,$(firstword $(wildcard $(CUDA_HOME)/bin/nvcc) $(
 
 KERNEL_SOURCES      := $(wildcard kernels/*.cu kernels/*.cpp)
 KERNEL_TEST_SOURCES := $(wildcard tests/kernels/*.cpp) tests/main.cpp
+# What the CPU does is the reference.
+REFERENCE_SOURCES   := engine/core/dtype.cpp engine/decode.cpp engine/nms.cpp loader/resize.cpp
 SIMT_OBJECTS        := $(patsubst %,$(BUILD)/obj/simt/%.o,$(KERNEL_SOURCES) $(KERNEL_TEST_SOURCES) \
-                         $(wildcard tests/simt/*.cpp engine/core/*.cpp))
+                         $(REFERENCE_SOURCES) $(wildcard tests/simt/*.cpp))
 
 TEST_COMMANDS += $(BUILD)/kernel_tests $(BUILD)/asan/kernel_tests
 
@@ -54,8 +56,8 @@ CUDA_LDLIBS   := -L$(dir $(NVCC))../lib64 -lcudart_static -lrt -ldl
 KERNEL_OBJECTS      := $(patsubst %,$(BUILD)/obj/%.o,$(KERNEL_SOURCES))
 KERNEL_TEST_OBJECTS := $(patsubst %,$(BUILD)/obj/%.o,$(KERNEL_TEST_SOURCES))
 
-$(BUILD)/kernel_tests_gpu: $(KERNEL_TEST_OBJECTS) $(KERNEL_OBJECTS) $(BUILD)/obj/engine/core/dtype.cpp.o
-	$(CXX) $(LDFLAGS) -o $@ $^ -lfmt $(CUDA_LDLIBS)
+$(BUILD)/kernel_tests_gpu: $(KERNEL_TEST_OBJECTS) $(KERNEL_OBJECTS) $(call objects,$(REFERENCE_SOURCES))
+	$(CXX) $(LDFLAGS) -o $@ $^ -lfmt -ldl $(CUDA_LDLIBS)
 
 $(KERNEL_OBJECTS) $(KERNEL_TEST_OBJECTS): CPPFLAGS += $(CUDA_CPPFLAGS)
 

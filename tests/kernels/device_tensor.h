@@ -98,15 +98,21 @@ constexpr Placement kPlacements[] = {{0, 0}, {8, 16}, {3, 2}};
 class DeviceTensor {
  public:
   DeviceTensor(DType type, Size size, Placement place, unsigned seed)
+      : DeviceTensor(type, size, place, random_values(elements(size, place), seed)) {}
+  // buffer: [n, h, w, before + c + after], the channels of others included.
+  DeviceTensor(DType type, Size size, Placement place, const std::vector<float>& buffer)
       : size_(size),
         type_(type),
         place_(place),
-        width_(size.c + place.before + place.after),
-        initial_(decode(encode(random_values(elements(), seed), type), type)),
+        initial_(decode(encode(buffer, type), type)),
         memory_(encode(initial_, type)) {}
 
+  static std::size_t elements(Size size, Placement place) {
+    return static_cast<std::size_t>(size.n * size.h * size.w * (place.before + size.c + place.after));
+  }
+
   TensorView view() const {
-    return {memory_.data(), type_, size_.n, size_.h, size_.w, size_.c, width_, place_.before};
+    return {memory_.data(), type_, size_.n, size_.h, size_.w, size_.c, width(), place_.before};
   }
   // [n, h, w, c] as uploaded, and as it is now.
   std::vector<float> initial() const { return own_channels(initial_); }
@@ -121,9 +127,9 @@ class DeviceTensor {
   }
 
  private:
-  std::size_t elements() const { return std::size_t(size_.n) * size_.h * size_.w * width_; }
+  int width() const { return place_.before + size_.c + place_.after; }
   bool is_own(std::size_t i) const {
-    const int channel = static_cast<int>(i % width_);
+    const int channel = static_cast<int>(i % static_cast<std::size_t>(width()));
     return channel >= place_.before && channel < place_.before + size_.c;
   }
   std::vector<float> own_channels(const std::vector<float>& all) const {
@@ -136,7 +142,6 @@ class DeviceTensor {
   Size size_;
   DType type_;
   Placement place_;
-  int width_;
   std::vector<float> initial_;
   DeviceArray<std::byte> memory_;
 };
