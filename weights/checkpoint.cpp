@@ -197,7 +197,8 @@ constexpr int kDeepestNesting = 4;
 const PickleValue* enter_nesting(const PickleValue& dict, std::string& nesting) {
   for (const std::string_view key : kNestings) {
     if (const PickleValue* inner = find_dict(dict, key)) {
-      nesting += (nesting.empty() ? "" : ".") + std::string(key);
+      if (!nesting.empty()) nesting += '.';
+      nesting += key;
       return inner;
     }
   }
@@ -330,16 +331,11 @@ CheckpointFormat recognise_format(Bytes bytes) {
 
 std::string_view name_of(CheckpointFormat format) {
   switch (format) {
-    case CheckpointFormat::Zip:
-      return "PyTorch zip archive";
-    case CheckpointFormat::Pickle:
-      return "PyTorch pickle";
-    case CheckpointFormat::Tar:
-      return "PyTorch tar archive";
-    case CheckpointFormat::Safetensors:
-      return "safetensors";
-    case CheckpointFormat::Unknown:
-      break;
+    case CheckpointFormat::Zip: return "PyTorch zip archive";
+    case CheckpointFormat::Pickle: return "PyTorch pickle";
+    case CheckpointFormat::Tar: return "PyTorch tar archive";
+    case CheckpointFormat::Safetensors: return "safetensors";
+    case CheckpointFormat::Unknown: break;
   }
   return "unknown";
 }
@@ -384,15 +380,9 @@ Checkpoint parse_checkpoint(Bytes bytes, std::string_view origin) {
   Checkpoint checkpoint;
   checkpoint.format = recognise_format(bytes);
   switch (checkpoint.format) {
-    case CheckpointFormat::Zip:
-      read_zip_checkpoint(bytes, origin, checkpoint);
-      break;
-    case CheckpointFormat::Pickle:
-      read_legacy_checkpoint(bytes, origin, checkpoint);
-      break;
-    case CheckpointFormat::Safetensors:
-      read_safetensors_checkpoint(bytes, origin, checkpoint);
-      break;
+    case CheckpointFormat::Zip: read_zip_checkpoint(bytes, origin, checkpoint); break;
+    case CheckpointFormat::Pickle: read_legacy_checkpoint(bytes, origin, checkpoint); break;
+    case CheckpointFormat::Safetensors: read_safetensors_checkpoint(bytes, origin, checkpoint); break;
     case CheckpointFormat::Tar:
       throw Error("{}: is a tar archive, as PyTorch before 0.1.10 wrote; load and save it again with a newer PyTorch",
                   origin);

@@ -101,114 +101,44 @@ class Machine {
 
   void execute(std::uint8_t opcode) {
     switch (opcode) {
-      case kProtocol:
-        check_protocol(reader_.little_endian<std::uint8_t>());
-        break;
-      case kFrame:
-        reader_.skip(8);
-        break;  // a hint for reading ahead
+      case kProtocol: check_protocol(reader_.little_endian<std::uint8_t>()); break;
+      case kFrame: reader_.skip(8); break;  // a hint for reading ahead
 
-      case kNone:
-        push(Kind::None);
-        break;
-      case kTrue:
-        push(Kind::Bool)->integer = 1;
-        break;
-      case kFalse:
-        push(Kind::Bool)->integer = 0;
-        break;
-      case kInt32:
-        push(Kind::Int)->integer = reader_.little_endian<std::int32_t>();
-        break;
-      case kUint8:
-        push(Kind::Int)->integer = reader_.little_endian<std::uint8_t>();
-        break;
-      case kUint16:
-        push(Kind::Int)->integer = reader_.little_endian<std::uint16_t>();
-        break;
-      case kIntText:
-        push_int_line(reader_.line());
-        break;
-      case kLongText:
-        push_int_line(reader_.line());
-        break;
-      case kLong8:
-        push_long(reader_.text(reader_.little_endian<std::uint8_t>()));
-        break;
-      case kLong32:
-        push_long(reader_.text(reader_.little_endian<std::uint32_t>()));
-        break;
-      case kFloat:
-        push(Kind::Float)->real = big_endian_double();
-        break;
-      case kFloatText:
-        push(Kind::Float)->real = number<double>(reader_.line());
-        break;
+      case kNone: push(Kind::None); break;
+      case kTrue: push(Kind::Bool)->integer = 1; break;
+      case kFalse: push(Kind::Bool)->integer = 0; break;
+      case kInt32: push(Kind::Int)->integer = reader_.little_endian<std::int32_t>(); break;
+      case kUint8: push(Kind::Int)->integer = reader_.little_endian<std::uint8_t>(); break;
+      case kUint16: push(Kind::Int)->integer = reader_.little_endian<std::uint16_t>(); break;
+      case kIntText: push_int_line(reader_.line()); break;
+      case kLongText: push_int_line(reader_.line()); break;
+      case kLong8: push_long(reader_.text(reader_.little_endian<std::uint8_t>())); break;
+      case kLong32: push_long(reader_.text(reader_.little_endian<std::uint32_t>())); break;
+      case kFloat: push(Kind::Float)->real = big_endian_double(); break;
+      case kFloatText: push(Kind::Float)->real = number<double>(reader_.line()); break;
 
-      case kUnicode8:
-        push_text(Kind::Text, reader_.little_endian<std::uint8_t>());
-        break;
-      case kString8:
-        push_text(Kind::Text, reader_.little_endian<std::uint8_t>());
-        break;
-      case kUnicode32:
-        push_text(Kind::Text, reader_.little_endian<std::uint32_t>());
-        break;
-      case kString32:
-        push_text(Kind::Text, reader_.little_endian<std::uint32_t>());
-        break;
-      case kUnicode64:
-        push_text(Kind::Text, reader_.little_endian<std::uint64_t>());
-        break;
-      case kUnicodeText:
-        push(Kind::Text)->text = reader_.line();
-        break;
-      case kStringText:
-        push_quoted_line(reader_.line());
-        break;
-      case kBytes8:
-        push_text(Kind::Bytes, reader_.little_endian<std::uint8_t>());
-        break;
-      case kBytes32:
-        push_text(Kind::Bytes, reader_.little_endian<std::uint32_t>());
-        break;
-      case kBytes64:
-        push_text(Kind::Bytes, reader_.little_endian<std::uint64_t>());
-        break;
-      case kByteArray64:
-        push_text(Kind::Bytes, reader_.little_endian<std::uint64_t>());
-        break;
+      case kUnicode8: push_text(Kind::Text, reader_.little_endian<std::uint8_t>()); break;
+      case kString8: push_text(Kind::Text, reader_.little_endian<std::uint8_t>()); break;
+      case kUnicode32: push_text(Kind::Text, reader_.little_endian<std::uint32_t>()); break;
+      case kString32: push_text(Kind::Text, reader_.little_endian<std::uint32_t>()); break;
+      case kUnicode64: push_text(Kind::Text, reader_.little_endian<std::uint64_t>()); break;
+      case kUnicodeText: push(Kind::Text)->text = reader_.line(); break;
+      case kStringText: push_quoted_line(reader_.line()); break;
+      case kBytes8: push_text(Kind::Bytes, reader_.little_endian<std::uint8_t>()); break;
+      case kBytes32: push_text(Kind::Bytes, reader_.little_endian<std::uint32_t>()); break;
+      case kBytes64: push_text(Kind::Bytes, reader_.little_endian<std::uint64_t>()); break;
+      case kByteArray64: push_text(Kind::Bytes, reader_.little_endian<std::uint64_t>()); break;
 
-      case kEmptyTuple:
-        push(Kind::Tuple);
-        break;
-      case kEmptyList:
-        push(Kind::List);
-        break;
-      case kEmptyDict:
-        push(Kind::Dict);
-        break;
-      case kEmptySet:
-        push(Kind::Set);
-        break;
-      case kTuple1:
-        push_items(Kind::Tuple, pop_many(1));
-        break;
-      case kTuple2:
-        push_items(Kind::Tuple, pop_many(2));
-        break;
-      case kTuple3:
-        push_items(Kind::Tuple, pop_many(3));
-        break;
-      case kTuple:
-        push_items(Kind::Tuple, pop_to_mark());
-        break;
-      case kList:
-        push_items(Kind::List, pop_to_mark());
-        break;
-      case kFrozenSet:
-        push_items(Kind::Set, pop_to_mark());
-        break;
+      case kEmptyTuple: push(Kind::Tuple); break;
+      case kEmptyList: push(Kind::List); break;
+      case kEmptyDict: push(Kind::Dict); break;
+      case kEmptySet: push(Kind::Set); break;
+      case kTuple1: push_items(Kind::Tuple, pop_many(1)); break;
+      case kTuple2: push_items(Kind::Tuple, pop_many(2)); break;
+      case kTuple3: push_items(Kind::Tuple, pop_many(3)); break;
+      case kTuple: push_items(Kind::Tuple, pop_to_mark()); break;
+      case kList: push_items(Kind::List, pop_to_mark()); break;
+      case kFrozenSet: push_items(Kind::Set, pop_to_mark()); break;
       case kDict: {
         auto items = pop_to_mark();
         push(Kind::Dict);
@@ -216,63 +146,33 @@ class Machine {
         break;
       }
 
-      case kAppend:
-        add(pop_many(1), false);
-        break;
-      case kAppends:
-        add(pop_to_mark(), false);
-        break;
-      case kAddItems:
-        add(pop_to_mark(), false);
-        break;
-      case kSetItem:
-        add(pop_many(2), true);
-        break;
-      case kSetItems:
-        add(pop_to_mark(), true);
-        break;
+      case kAppend: add(pop_many(1), false); break;
+      case kAppends: add(pop_to_mark(), false); break;
+      case kAddItems: add(pop_to_mark(), false); break;
+      case kSetItem: add(pop_many(2), true); break;
+      case kSetItems: add(pop_to_mark(), true); break;
       case kBuild:  // attributes of an object: nothing read here keeps its contents there
         pop();
         top();
         break;
 
-      case kMark:
-        marks_.push_back(stack_.size());
-        break;
+      case kMark: marks_.push_back(stack_.size()); break;
       case kPop:
         if (!marks_.empty() && marks_.back() == stack_.size())
           marks_.pop_back();
         else
           pop();
         break;
-      case kPopMark:
-        pop_to_mark();
-        break;
-      case kDup:
-        stack_.push_back(top());
-        break;
+      case kPopMark: pop_to_mark(); break;
+      case kDup: stack_.push_back(top()); break;
 
-      case kPut8:
-        memo_[reader_.little_endian<std::uint8_t>()] = top();
-        break;
-      case kPut32:
-        memo_[reader_.little_endian<std::uint32_t>()] = top();
-        break;
-      case kPutText:
-        memo_[number<std::uint32_t>(reader_.line())] = top();
-        break;
-      case kMemoize:
-        memo_[static_cast<std::uint32_t>(memo_.size())] = top();
-        break;
-      case kGet8:
-        push_memo(reader_.little_endian<std::uint8_t>());
-        break;
-      case kGet32:
-        push_memo(reader_.little_endian<std::uint32_t>());
-        break;
-      case kGetText:
-        push_memo(number<std::uint32_t>(reader_.line()));
-        break;
+      case kPut8: memo_[reader_.little_endian<std::uint8_t>()] = top(); break;
+      case kPut32: memo_[reader_.little_endian<std::uint32_t>()] = top(); break;
+      case kPutText: memo_[number<std::uint32_t>(reader_.line())] = top(); break;
+      case kMemoize: memo_[static_cast<std::uint32_t>(memo_.size())] = top(); break;
+      case kGet8: push_memo(reader_.little_endian<std::uint8_t>()); break;
+      case kGet32: push_memo(reader_.little_endian<std::uint32_t>()); break;
+      case kGetText: push_memo(number<std::uint32_t>(reader_.line())); break;
 
       case kGlobal: {
         const auto module = reader_.line();
@@ -286,12 +186,8 @@ class Machine {
         push_global(names[0]->text, names[1]->text);
         break;
       }
-      case kReduce:
-        push_call();
-        break;
-      case kNewObject:
-        push_call();
-        break;
+      case kReduce: push_call(); break;
+      case kNewObject: push_call(); break;
       case kNewObjectKeywords:
         pop();
         push_call();

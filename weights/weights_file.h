@@ -40,4 +40,9 @@ class WeightsFile {
   DType dtype_{};
 };
 
+// Writes the tensors as a weights file of `model`; metadata in `contents` is replaced. Throws Error when it cannot be
+// written.
+void write_weights_file(const std::string& path, const ModelSpec& model, const std::string& source_sha256,
+                        Safetensors contents);
+
 }  // namespace damoyolo
