@@ -36,7 +36,7 @@ LIB_OBJECTS := $(call objects,$(LIB_SOURCES))
 .PHONY: all setup demo test fuzz format clean
 all: $(BUILD)/damoyolo
 
-# The CUDA backend adds itself to LIB_OBJECTS, and its tests to TEST_COMMANDS.
+# The kernels add themselves to LIB_OBJECTS, and their tests to TEST_COMMANDS.
 -include kernels/rules.mk
 
 $(BUILD)/damoyolo: $(call objects,$(CLI_SOURCES)) $(BUILD)/libdamoyolo.a
@@ -100,10 +100,10 @@ fuzz:
 	tests/run.sh 'tests/fuzz.sh 60 $(FUZZ_PROGRAMS)'
 
 .PHONY: test-programs asan-programs fuzz-programs
-test-programs: all $(TEST_COMMANDS) fuzz-programs
+test-programs: all $(filter-out $(BUILD)/asan/%,$(TEST_COMMANDS)) asan-programs fuzz-programs
 
-$(BUILD)/asan/tests: FORCE
-	+$(SANITIZED) $@
+asan-programs:
+	+$(SANITIZED) $(filter $(BUILD)/asan/%,$(TEST_COMMANDS))
 
 # Nothing is built, and tests/fuzz.sh says so, where clang or its fuzzer is missing.
 fuzz-programs:
