@@ -95,7 +95,7 @@ std::vector<std::string> output_stems(const std::vector<std::string>& images) {
     const std::string own = fs::path(image).stem().string();
     std::string stem = own;
     // A made-up name must not be another image's own.
-    for (int i = 2; !used.insert(stem).second || (stem != own && taken.contains(stem)); ++i) {
+    for (int i = 2; (stem != own && taken.contains(stem)) || !used.insert(stem).second; ++i) {
       stem = own + "-" + std::to_string(i);
     }
     stems.push_back(stem);
