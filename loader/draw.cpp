@@ -116,7 +116,8 @@ void draw_label(Image& image, const Annotation& annotation, const Style& style) 
   const int height = static_cast<int>(std::lround(kCapitalHeight * style.unit)) + 2 * style.padding;
   // On top of the box, or inside it where the image ends; moved as little as keeps it in the image.
   const int left = std::max(0, std::min(box.x1, image.width - width));
-  const int top = box.y1 >= height ? box.y1 - height : std::max(0, std::min(box.y1, image.height - height));
+  const int above = box.y1 - height;
+  const int top = std::max(0, std::min(above >= 0 ? above : box.y1, image.height - height));
 
   const Color color = class_color(annotation.class_id);
   const float luminance = 0.299f * color[0] + 0.587f * color[1] + 0.114f * color[2];

@@ -102,6 +102,13 @@ Image decode_image(Bytes bytes, std::string_view origin) {
   }
   if (bytes.size() > kMaxFileBytes) throw Error("{}: has {} bytes, expected at most 1 GiB", origin, bytes.size());
 
+  const bool jpeg = format == &kFormats[0];
+  const JpegMarkers markers = jpeg ? scan_jpeg_markers(bytes) : JpegMarkers{};
+  if (markers.scans > kMaxJpegScans) {
+    throw Error("{}: is a JPEG of {} scans, expected at most {}", origin, markers.scans, kMaxJpegScans);
+  }
+  if (!markers.huffman_tables_valid) throw Error("{}: is a damaged JPEG (impossible Huffman table)", origin);
+
   int width = 0, height = 0;
   Stream header{bytes};
   if (!stbi_info_from_callbacks(&Stream::kCallbacks, &header, &width, &height, nullptr)) {
@@ -114,11 +121,6 @@ Image decode_image(Bytes bytes, std::string_view origin) {
   if (pixels > bytes.size() * format->pixels_per_byte) {
     throw Error("{}: ends too early: {} bytes cannot hold a {} of {}×{} pixels", origin, bytes.size(), format->name,
                 width, height);
-  }
-  const bool jpeg = format == &kFormats[0];
-  const JpegMarkers markers = jpeg ? scan_jpeg_markers(bytes) : JpegMarkers{};
-  if (markers.scans > kMaxJpegScans) {
-    throw Error("{}: is a JPEG of {} scans, expected at most {}", origin, markers.scans, kMaxJpegScans);
   }
 
   // 16 bytes for each pixel: PNG has up to 8, and stb_image doubles a buffer that is too small. 32 more columns and

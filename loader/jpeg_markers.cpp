@@ -47,11 +47,23 @@ int exif_orientation(Bytes payload) {
   return 1;
 }
 
+// The payload of a DHT segment is tables: an id, the number of codes of each length from 1 to 16, the codes' symbols.
+bool huffman_tables_valid(Bytes payload) {
+  constexpr std::size_t kSymbols = 17, kMostCodes = 256;
+  while (!payload.empty()) {
+    std::size_t codes = 0;
+    for (std::size_t length = 1; length <= 16; ++length) codes += read(payload, length, 1, false);
+    if (codes > kMostCodes || payload.size() < kSymbols + codes) return false;
+    payload = payload.subspan(kSymbols + codes);
+  }
+  return true;
+}
+
 }  // namespace
 
 JpegMarkers scan_jpeg_markers(Bytes bytes) {
-  constexpr std::uint32_t kRestart0 = 0xd0, kStartOfImage = 0xd8, kEndOfImage = 0xd9, kStartOfScan = 0xda,
-                          kApp1 = 0xe1;
+  constexpr std::uint32_t kHuffmanTables = 0xc4, kRestart0 = 0xd0, kStartOfImage = 0xd8, kEndOfImage = 0xd9,
+                          kStartOfScan = 0xda, kApp1 = 0xe1;
   JpegMarkers markers;
   bool exif_seen = false;
   std::size_t position = 0;
@@ -73,9 +85,10 @@ JpegMarkers scan_jpeg_markers(Bytes bytes) {
 
     const std::size_t length = read(bytes, position, 2, false);  // counts itself
     if (length < 2 || length > bytes.size() - position) return markers;
+    const Bytes payload = bytes.subspan(position + 2, length - 2);
     if (marker == kStartOfScan) ++markers.scans;
+    if (marker == kHuffmanTables && !huffman_tables_valid(payload)) markers.huffman_tables_valid = false;
     if (marker == kApp1 && !exif_seen) {
-      const Bytes payload = bytes.subspan(position + 2, length - 2);
       exif_seen = starts_with(payload, "Exif");
       markers.orientation = exif_orientation(payload);
     }

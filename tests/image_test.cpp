@@ -205,6 +205,15 @@ TEST_CASE("image: a JPEG that asks for endless work is refused") {
   CHECK(contains(refusal(jpeg), "is a JPEG of 1010 scans, expected at most 128"));
 }
 
+TEST_CASE("image: a JPEG with more Huffman codes than symbols is refused") {
+  std::string jpeg = test::read_file(kFolder + "baseline.jpg");
+  const std::size_t counts = jpeg.find("\xff\xc4") + 5;
+  CHECK(scan_jpeg_markers(as_bytes(jpeg)).huffman_tables_valid);
+  jpeg.replace(counts, 16, 16, '\xff');
+  CHECK_FALSE(scan_jpeg_markers(as_bytes(jpeg)).huffman_tables_valid);
+  CHECK(contains(refusal(jpeg), "is a damaged JPEG (impossible Huffman table)"));
+}
+
 TEST_CASE("image: a very wide picture and a single pixel are written and read again") {
   const test::TemporaryFolder folder;
   for (const auto& [width, height] : {std::array{20000, 10}, std::array{1, 1}, std::array{3, 700}}) {
