@@ -56,13 +56,14 @@ void set_input_size(const ImportOptions& options, ModelSpec& model) {
   std::tie(model.input_height, model.input_width) = *options.size;
 }
 
-// The head's integral is computed with the bins 0, 1, …, reg_max; a checkpoint may carry them.
+// The head's integral is computed with the bins 0, 1, …, reg_max; a checkpoint may carry them, with the rounding of
+// torch.linspace.
 void check_bins(const TensorIndex& tensors, const ModelSpec& model, const std::string& in) {
   const auto found = tensors.find("head.integral.project");
   if (found == tensors.end()) return;
   const auto bins = to_floats(*found->second);
   bool good = bins.size() == static_cast<std::size_t>(model.head.reg_max) + 1;
-  for (std::size_t i = 0; good && i < bins.size(); ++i) good = bins[i] == static_cast<float>(i);
+  for (std::size_t i = 0; good && i < bins.size(); ++i) good = std::abs(bins[i] - static_cast<float>(i)) < 1e-4f;
   if (!good) throw Error("{}: head.integral.project is not 0, 1, …, {}", in, model.head.reg_max);
 }
 

@@ -14,13 +14,13 @@
 namespace damoyolo {
 
 struct ImportOptions {
-  std::string variant = "auto";          // or the name of a released one
-  std::optional<ModelSpec> structure;    // a custom structure; then `variant` is not looked at
-  std::vector<std::string> class_names;  // empty: none
-  std::optional<int> classes;            // checked against the checkpoint
-  bool legacy = false;                   // the last score channel has no meaning; told from the class count when given
-  std::optional<std::pair<int, int>> size;  // network height and width; none: the variant's
-  DType dtype = DType::F32;                 // of the weights: F32 or BF16; biases are always F32
+  std::string variant = "auto";               // or the name of a released one
+  std::optional<ModelSpec> structure = {};    // a custom structure; then `variant` is not looked at
+  std::vector<std::string> class_names = {};  // empty: none
+  std::optional<int> classes = {};            // checked against the checkpoint
+  bool legacy = false;  // the last score channel has no meaning; told from the class count when given
+  std::optional<std::pair<int, int>> size = {};  // network height and width; none: the variant's
+  DType dtype = DType::F32;                      // of the weights: F32 or BF16; biases are always F32
 };
 
 struct ImportReport {
