@@ -47,13 +47,20 @@ std::vector<float> outputs_last(const std::vector<float>& weight, std::size_t ou
   return result;
 }
 
+// sum[c] += x · weight[c]
+void accumulate(float* __restrict sum, const float* __restrict weight, float x, int channels) {
+#pragma omp simd
+  for (int c = 0; c < channels; ++c) sum[c] += x * weight[c];
+}
+
 void convolve(const Node& node, const ConvWeights& weights, const Map& in, const Map& out, const Map* residual) {
   const int pad = (node.kernel - 1) / 2;
   const int channels = out.shape.c;
   const int in_per_group = in.shape.c / node.groups;
   for_each_pixel(out.shape, [&](int n, int y, int x) {
-    thread_local std::vector<float> sum;
-    sum.assign(weights.bias.begin(), weights.bias.end());
+    thread_local std::vector<float> storage;
+    storage.assign(weights.bias.begin(), weights.bias.end());
+    float* const sum = storage.data();
     for (int ky = 0; ky < node.kernel; ++ky) {
       const int sy = y * node.stride + ky - pad;
       if (sy < 0 || sy >= in.shape.h) continue;
@@ -63,12 +70,11 @@ void convolve(const Node& node, const ConvWeights& weights, const Map& in, const
         const float* source = in.pixel(n, sy, sx);
         const float* weight =
             weights.weight.data() + (std::int64_t{ky} * node.kernel + kx) * std::int64_t{in_per_group} * channels;
-        if (node.groups > 1) {
-          for (int c = 0; c < channels; ++c) sum[static_cast<std::size_t>(c)] += source[c] * weight[c];
-          continue;
-        }
-        for (int i = 0; i < in_per_group; ++i, weight += channels)
-          for (int c = 0; c < channels; ++c) sum[static_cast<std::size_t>(c)] += source[i] * weight[c];
+        if (node.groups > 1)
+          for (int c = 0; c < channels; ++c) sum[c] += source[c] * weight[c];
+        else
+          for (int i = 0; i < in_per_group; ++i)
+            accumulate(sum, weight + std::int64_t{i} * channels, source[i], channels);
       }
     }
     const float* added = nullptr;
@@ -78,7 +84,7 @@ void convolve(const Node& node, const ConvWeights& weights, const Map& in, const
     }
     float* target = out.pixel(n, y, x);
     for (int c = 0; c < channels; ++c) {
-      float value = sum[static_cast<std::size_t>(c)];
+      float value = sum[c];
       if (added != nullptr && node.residual_first) value += added[c];
       value = activated(value, node.act);
       if (added != nullptr && !node.residual_first) value += added[c];
