@@ -83,8 +83,9 @@ JpegMarkers scan_jpeg_markers(Bytes bytes) {
     if (marker == kEndOfImage) return markers;
     if (marker <= 1 || (marker >= kRestart0 && marker <= kStartOfImage)) continue;
 
-    const std::size_t length = read(bytes, position, 2, false);  // counts itself
-    if (length < 2 || length > bytes.size() - position) return markers;
+    // The length counts itself. Where the file ends, so does the segment.
+    const std::size_t length = std::min<std::size_t>(read(bytes, position, 2, false), bytes.size() - position);
+    if (length < 2) return markers;
     const Bytes payload = bytes.subspan(position + 2, length - 2);
     if (marker == kStartOfScan) ++markers.scans;
     if (marker == kHuffmanTables && !huffman_tables_valid(payload)) markers.huffman_tables_valid = false;
