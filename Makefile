@@ -10,7 +10,7 @@
 #   make WERROR=1              warnings are errors (CI)
 
 BUILD     ?= build
-CXXFLAGS  ?= -O3 -g1
+CXXFLAGS  ?= -O2 -g1
 # GCC 12 warns of overlapping copies inside std::string where there are none.
 WARNINGS  := -Wall -Wextra $(if $(WERROR),-Werror) $(if $(findstring clang,$(CXX)),,-Wno-restrict)
 OPENMP    := -fopenmp
@@ -42,7 +42,7 @@ all: $(BUILD)/damoyolo
 $(BUILD)/damoyolo: $(call objects,$(CLI_SOURCES)) $(BUILD)/libdamoyolo.a
 	$(CXX) $(LDFLAGS) -o $@ $^ $(LDLIBS)
 
-$(BUILD)/tests: $(call objects,$(TEST_SOURCES)) $(BUILD)/libdamoyolo.a
+$(BUILD)/tests: $(call objects,$(TEST_SOURCES) $(filter-out cli/main.cpp,$(CLI_SOURCES))) $(BUILD)/libdamoyolo.a
 	$(CXX) $(LDFLAGS) -o $@ $^ $(LDLIBS)
 
 $(BUILD)/%_fuzz: $(BUILD)/obj/tests/fuzz/%_fuzz.cpp.o $(BUILD)/libdamoyolo.a
