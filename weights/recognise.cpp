@@ -4,6 +4,7 @@
 
 #include <limits>
 #include <optional>
+#include <set>
 
 #include "engine/core/error.h"
 #include "weights/in_quotes.h"
@@ -33,9 +34,9 @@ bool same_shape(const Shape64& expected, const Shape64& found) {
 Mismatch compare(const std::vector<ExpectedTensor>& expected, const TensorIndex& tensors) {
   Mismatch mismatch;
   mismatch.expected = expected.size();
-  std::map<std::string_view, bool> known;
+  std::set<std::string_view> known;
   for (const ExpectedTensor& want : expected) {
-    known.emplace(want.name, true);
+    known.insert(want.name);
     const auto found = tensors.find(want.name);
     if (found == tensors.end())
       mismatch.missing.push_back(fmt::format("{} ({})", want.name, shape_text(want.shape)));
