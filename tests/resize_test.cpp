@@ -30,7 +30,9 @@ TEST_CASE("resize: OpenCV's pixels") {
   const std::set<std::string> inexact = {"333x500_to_416x416", "37x53_to_64x64"};
   const SafetensorsFile goldens("tests/data/resize.safetensors");
   CHECK(goldens.contents().tensors.size() == 10);
-  for (const auto& [name, tensor] : goldens.contents().tensors) {
+  for (const auto& entry : goldens.contents().tensors) {
+    const std::string& name = entry.first;
+    const TensorView& tensor = entry.second;
     CAPTURE(name);
     int height = 0, width = 0, to_height = 0, to_width = 0;
     REQUIRE(std::sscanf(name.c_str(), "%dx%d_to_%dx%d", &height, &width, &to_height, &to_width) == 4);
