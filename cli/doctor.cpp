@@ -1,0 +1,44 @@
+#include <fmt/ostream.h>
+#include <fmt/ranges.h>
+#include <unistd.h>
+
+#include <CLI/CLI.hpp>
+#include <cstdint>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "cli/command.h"
+#include "cli/text.h"
+#include "engine/device.h"
+
+namespace damoyolo::cli {
+namespace {
+
+std::uintmax_t pages(int which) {
+  const long count = ::sysconf(which), size = ::sysconf(_SC_PAGESIZE);
+  return count > 0 && size > 0 ? static_cast<std::uintmax_t>(count) * static_cast<std::uintmax_t>(size) : 0;
+}
+
+int doctor(Console& console) {
+  const auto row = [&console](std::string_view label, std::string_view text) {
+    fmt::print(console.out, "{:<18}{}\n", label, text);
+  };
+  const CpuDescription cpu = describe_cpu();
+  row("processor", cpu.name);
+  row("instruction sets", cpu.instruction_sets.empty() ? "none of those that matter here"
+                                                       : fmt::format("{}", fmt::join(cpu.instruction_sets, " ")));
+  row("threads", fmt::format("{} of {}", cpu.threads, ::sysconf(_SC_NPROCESSORS_ONLN)));
+  row("memory", fmt::format("{}, {} free", bytes_text(pages(_SC_PHYS_PAGES)), bytes_text(pages(_SC_AVPHYS_PAGES))));
+  row("oneDNN", fmt::format("{}, generates code for {}", cpu.onednn_version, cpu.onednn_isa));
+  row("bf16 on the CPU", cpu.bf16 ? "yes" : "no: the processor has no instructions for it");
+  for (const std::string& gpu : describe_gpus()) row("GPU", gpu);
+  row("auto chooses", choose_device("auto", Precision::Auto).reason);
+  return 0;
+}
+
+}  // namespace
+
+Action add_doctor(CLI::App&) { return doctor; }
+
+}  // namespace damoyolo::cli

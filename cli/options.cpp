@@ -1,0 +1,99 @@
+#include "cli/options.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <charconv>
+#include <string_view>
+#include <system_error>
+
+namespace damoyolo::cli {
+namespace {
+
+// CLI::Range lets "nan" pass.
+const CLI::Validator& fraction() {
+  static const CLI::Validator validator(
+      [](std::string& text) {
+        const char* const end = text.data() + text.size();
+        float value = 0;
+        const auto [rest, error] = std::from_chars(text.data(), end, value);
+        return error == std::errc{} && rest == end && value >= 0 && value <= 1
+                   ? std::string()
+                   : fmt::format("\"{}\" is not a number from 0 to 1", text);
+      },
+      "0..1");
+  return validator;
+}
+
+const CLI::Validator& device_name() {
+  static const CLI::Validator validator(
+      [](std::string& text) {
+        const std::string_view name = text;
+        const auto is_digit = [](char c) { return c >= '0' && c <= '9'; };
+        const std::string_view index = name.starts_with("cuda:") ? name.substr(5) : "";
+        const bool known = name == "auto" || name == "cpu" || name == "cuda" ||
+                           (!index.empty() && std::all_of(index.begin(), index.end(), is_digit));
+        return known ? std::string() : fmt::format("\"{}\" is not auto, cpu, cuda or cuda:N", text);
+      },
+      "auto|cpu|cuda|cuda:N");
+  return validator;
+}
+
+}  // namespace
+
+CLI::Option* add_weights_option(CLI::App& command, std::string& path) {
+  return command.add_option("-w,--weights", path, "Weights file, made by \"damoyolo import\"")->type_name("FILE");
+}
+
+void add_device_options(CLI::App& command, DetectorOptions& options) {
+  command.add_option("--device", options.device, "Where the network runs")
+      ->type_name("")
+      ->check(device_name())
+      ->capture_default_str();
+  const auto set_precision = [&options](const std::string& name) { options.precision = precision_from_name(name); };
+  command.add_option_function<std::string>("--precision", set_precision, "Arithmetic of the network")
+      ->type_name("")
+      ->check(CLI::IsMember({"auto", "fp32", "bf16", "fp16"}))
+      ->default_str("auto");
+  command.add_option("--threads", options.threads, "Processor threads; 0: all that the process may use")
+      ->type_name("N")
+      ->check(CLI::Range(0, 1024))
+      ->capture_default_str();
+}
+
+void add_batch_option(CLI::App& command, int& batch) {
+  command.add_option("--batch", batch, "Images that run together")
+      ->type_name("N")
+      ->check(CLI::Range(1, 1024))
+      ->capture_default_str();
+}
+
+void add_threshold_options(CLI::App& command, std::optional<float>& confidence, std::optional<float>& iou,
+                           const std::string& default_confidence, const std::string& default_iou) {
+  command.add_option("--conf", confidence, "Keep detections with a higher score")
+      ->type_name("")
+      ->check(fraction())
+      ->default_str(default_confidence);
+  command.add_option("--iou", iou, "Suppress boxes that overlap more with a better one of their class")
+      ->type_name("")
+      ->check(fraction())
+      ->default_str(default_iou);
+}
+
+std::pair<int, int> parse_size(const std::string& text) {
+  const char* const end = text.data() + text.size();
+  int height = 0, width = 0;
+  const auto [cross, height_error] = std::from_chars(text.data(), end, height);
+  bool parsed = height_error == std::errc{} && cross != end && *cross == 'x';
+  if (parsed) {
+    const auto [rest, width_error] = std::from_chars(cross + 1, end, width);
+    parsed = width_error == std::errc{} && rest == end;
+  }
+  const auto usable = [](int size) { return size > 0 && size <= 16384 && size % 32 == 0; };
+  if (!parsed || !usable(height) || !usable(width))
+    throw CLI::ValidationError("--size",
+                               fmt::format("\"{}\" is not HEIGHTxWIDTH in multiples of 32, as in 384x640", text));
+  return {height, width};
+}
+
+}  // namespace damoyolo::cli

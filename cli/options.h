@@ -1,0 +1,29 @@
+// Options that several subcommands share.
+#pragma once
+
+#include <CLI/CLI.hpp>
+#include <optional>
+#include <string>
+#include <utility>
+
+#include "engine/detector.h"
+
+namespace damoyolo::cli {
+
+// -w: a weights file.
+CLI::Option* add_weights_option(CLI::App& command, std::string& path);
+
+// --device, --precision, --threads.
+void add_device_options(CLI::App& command, DetectorOptions& options);
+
+// --batch, how many images run together.
+void add_batch_option(CLI::App& command, int& batch);
+
+// --conf and --iou, from 0 to 1.
+void add_threshold_options(CLI::App& command, std::optional<float>& confidence, std::optional<float>& iou,
+                           const std::string& default_confidence, const std::string& default_iou);
+
+// HEIGHTxWIDTH, as in "384x640"; both must be positive multiples of 32 of at most 16384. Throws CLI::ValidationError.
+std::pair<int, int> parse_size(const std::string& text);
+
+}  // namespace damoyolo::cli
