@@ -6,8 +6,8 @@
 #include <string>
 #include <vector>
 
+#include "engine/core/image.h"
 #include "engine/detection.h"
-#include "loader/image.h"
 
 namespace damoyolo {
 

@@ -1,28 +1,14 @@
-// Decoded pictures, and reading them from files.
+// Reading pictures from files.
 #pragma once
 
 #include <cstddef>
-#include <cstdint>
 #include <span>
 #include <string>
 #include <string_view>
-#include <vector>
+
+#include "engine/core/image.h"
 
 namespace damoyolo {
-
-struct Image {
-  int width = 0, height = 0;
-  std::vector<std::uint8_t> rgb;  // [height][width][3]
-};
-
-// Pixels in somebody else's memory, laid out as in Image.
-struct ImageView {
-  ImageView(int w, int h, const std::uint8_t* pixels) : width(w), height(h), rgb(pixels) {}
-  ImageView(const Image& image) : width(image.width), height(image.height), rgb(image.rgb.data()) {}
-
-  int width, height;
-  const std::uint8_t* rgb;
-};
 
 // Decodes a JPEG (baseline or progressive; grey, YCbCr, RGB, and Adobe's CMYK and YCCK), PNG or BMP. The pixels are
 // those of OpenCV's imread(IMREAD_COLOR), up to a level or two in a JPEG: 16-bit samples keep their upper byte, grey

@@ -6,12 +6,12 @@
 #include <utility>
 
 #include "engine/cpu/network.h"
+#include "engine/cpu/resize.h"
 #include "engine/cpu/threads.h"
 #include "engine/decode.h"
 #include "engine/model/build.h"
 #include "engine/nms.h"
 #include "engine/passes/passes.h"
-#include "loader/resize.h"
 
 namespace damoyolo::cpu {
 namespace {

@@ -2,7 +2,7 @@
 
 #include <memory>
 
-#include "loader/resize.h"
+#include "engine/cpu/resize.h"
 #include "tests/kernels/device_tensor.h"
 
 namespace damoyolo::kernels {

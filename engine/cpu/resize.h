@@ -3,7 +3,7 @@
 
 #include <cstdint>
 
-#include "loader/image.h"
+#include "engine/core/image.h"
 
 namespace damoyolo {
 

@@ -1,4 +1,4 @@
-#include "loader/resize.h"
+#include "engine/cpu/resize.h"
 
 #include <algorithm>
 #include <cmath>

@@ -1,0 +1,230 @@
+// From the bundled model and pictures to boxes, against what the PyTorch pipeline gave (tests/data/digits/README.md).
+
+#include "engine/detector.h"
+
+#include <doctest/doctest.h>
+
+#include <algorithm>
+#include <fstream>
+#include <nlohmann/json.hpp>
+
+#include "engine/core/error.h"
+#include "engine/eval/coco_eval.h"
+#include "loader/coco_annotations.h"
+#include "loader/image.h"
+#include "tests/temporary_folder.h"
+#include "weights/import.h"
+
+using namespace damoyolo;
+
+namespace {
+
+constexpr const char* kDemo = "weights/demo/digits-ns.safetensors";  // bf16 weights
+constexpr const char* kFolder = "tests/data/digits/";
+constexpr DetectParameters kEvaluation{0.05f, 0.7f, 500, {}};
+
+// The checkpoint itself, imported without rounding its weights.
+std::string exact_weights() {
+  static const test::TemporaryFolder folder;
+  static const std::string path = [] {
+    std::string made = folder.file("digits-ns.safetensors");
+    ImportOptions options;
+    options.size = {256, 256};
+    import_checkpoint("tests/data/digits/digits-ns.pth", made, options);
+    return made;
+  }();
+  return path;
+}
+
+struct Scene {
+  std::string name;
+  Image image;
+  std::vector<Detection> expected;
+};
+
+std::vector<Scene> scenes() {
+  const nlohmann::json file = nlohmann::json::parse(std::ifstream(std::string(kFolder) + "expected.json"));
+  std::vector<Scene> result;
+  for (const auto& [name, rows] : file.at("images").items()) {
+    const std::string path = std::string(kFolder) + "images/" + name;
+    if (!std::ifstream(path)) continue;  // a part of the set is kept here
+    Scene scene{name, read_image(path), {}};
+    for (const auto& row : rows) scene.expected.push_back({{row[2], row[3], row[4], row[5]}, row[1], row[0]});
+    result.push_back(std::move(scene));
+  }
+  return result;
+}
+
+double overlap(const Detection& a, const Detection& b) {
+  const double width = std::min(a.box[2], b.box[2]) - std::max(a.box[0], b.box[0]);
+  const double height = std::min(a.box[3], b.box[3]) - std::max(a.box[1], b.box[1]);
+  if (width <= 0 || height <= 0) return 0;
+  const auto area = [](const Detection& d) { return double{d.box[2] - d.box[0]} * (d.box[3] - d.box[1]); };
+  return width * height / (area(a) + area(b) - width * height);
+}
+
+// How many of `wanted` with score > 0.1 have a partner of their own in `offered`.
+std::pair<int, int> matched(const std::vector<Detection>& wanted, const std::vector<Detection>& offered) {
+  std::vector<bool> taken(offered.size(), false);
+  int total = 0, found = 0;
+  for (const Detection& one : wanted) {
+    if (one.score <= 0.1f) continue;
+    ++total;
+    for (std::size_t i = 0; i < offered.size(); ++i) {
+      if (taken[i] || offered[i].class_id != one.class_id || std::abs(offered[i].score - one.score) > 5e-3f ||
+          overlap(one, offered[i]) <= 0.99)
+        continue;
+      taken[i] = true;
+      ++found;
+      break;
+    }
+  }
+  return {found, total};
+}
+
+std::optional<double> average_precision(const CocoAnnotations& truth, const std::vector<Scene>& images,
+                                        const std::vector<std::vector<Detection>>& detections) {
+  std::vector<CocoDetection> all;
+  for (std::size_t i = 0; i < images.size(); ++i) {
+    const auto image = std::find_if(truth.images.begin(), truth.images.end(),
+                                    [&](const CocoImage& known) { return known.file_name == images[i].name; });
+    REQUIRE(image != truth.images.end());
+    for (const Detection& found : detections[i])
+      all.push_back(
+          {image->id,
+           found.class_id + 1,
+           {found.box[0], found.box[1], double{found.box[2]} - found.box[0], double{found.box[3]} - found.box[1]},
+           found.score});
+  }
+  return evaluate_coco(truth, all).ap;
+}
+
+// The ground truth of the scenes that are here.
+CocoAnnotations ground_truth(const std::vector<Scene>& images) {
+  CocoAnnotations truth = read_coco_annotations(std::string(kFolder) + "annotations.json");
+  std::erase_if(truth.images, [&](const CocoImage& image) {
+    return std::none_of(images.begin(), images.end(),
+                        [&](const Scene& scene) { return scene.name == image.file_name; });
+  });
+  std::erase_if(truth.annotations, [&](const CocoAnnotation& annotation) {
+    return std::none_of(truth.images.begin(), truth.images.end(),
+                        [&](const CocoImage& image) { return image.id == annotation.image_id; });
+  });
+  return truth;
+}
+
+std::vector<std::vector<Detection>> detect_all(Detector& detector, const std::vector<Scene>& images) {
+  std::vector<ImageView> views;
+  for (const Scene& scene : images) views.emplace_back(scene.image);
+  return detector.detect(views, kEvaluation);
+}
+
+bool same(const std::vector<Detection>& a, const std::vector<Detection>& b, float tolerance) {
+  return std::equal(a.begin(), a.end(), b.begin(), b.end(), [&](const Detection& x, const Detection& y) {
+    return x.class_id == y.class_id && std::abs(x.score - y.score) <= tolerance &&
+           std::equal(x.box, x.box + 4, y.box, [&](float p, float q) { return std::abs(p - q) <= 100 * tolerance; });
+  });
+}
+
+}  // namespace
+
+TEST_CASE("the demo model finds what the PyTorch pipeline finds") {
+  const std::vector<Scene> images = scenes();
+  REQUIRE(images.size() == 20);
+  Detector detector(exact_weights(), {.device = "cpu", .precision = Precision::Fp32, .max_batch = 4});
+  const auto detections = detect_all(detector, images);
+  int found = 0, expected = 0, confirmed = 0, offered = 0;
+  std::vector<std::vector<Detection>> reference;
+  for (std::size_t i = 0; i < images.size(); ++i) {
+    const auto [hits, total] = matched(images[i].expected, detections[i]);
+    found += hits;
+    expected += total;
+    const auto [known, all] = matched(detections[i], images[i].expected);
+    confirmed += known;
+    offered += all;
+    reference.push_back(images[i].expected);
+  }
+  CHECK(expected > 100);
+  CHECK(found >= 0.995 * expected);
+  CHECK(offered - confirmed <= 0.005 * offered);
+
+  const CocoAnnotations truth = ground_truth(images);
+  const auto ap = average_precision(truth, images, detections);
+  const auto reference_ap = average_precision(truth, images, reference);
+  REQUIRE(ap.has_value());
+  REQUIRE(reference_ap.has_value());
+  CHECK(*reference_ap > 0.4);
+  CHECK(std::abs(*ap - *reference_ap) < 0.001);
+}
+
+TEST_CASE("16-bit weights and activations keep the average precision") {
+  const std::vector<Scene> images = scenes();
+  const CocoAnnotations truth = ground_truth(images);
+  Detector exact(exact_weights(), {.device = "cpu", .precision = Precision::Fp32});
+  Detector rounded(kDemo, {.device = "cpu", .precision = Precision::Fp32});
+  const auto exact_ap = average_precision(truth, images, detect_all(exact, images));
+  const auto rounded_ap = average_precision(truth, images, detect_all(rounded, images));
+  REQUIRE(exact_ap.has_value());
+  CHECK(std::abs(*exact_ap - *rounded_ap) < 0.01);  // 20 scenes; on whole sets the bound is 0.003
+  if (!describe_cpu().bf16) return;
+  Detector fast(kDemo, {.device = "cpu", .precision = Precision::Bf16});
+  const auto fast_ap = average_precision(truth, images, detect_all(fast, images));
+  CHECK(std::abs(*exact_ap - *fast_ap) < 0.01);
+}
+
+TEST_CASE("a batch finds what its images give one by one, the last one smaller than the rest") {
+  const std::vector<Scene> images = scenes();
+  Detector single(kDemo, {.device = "cpu", .precision = Precision::Fp32, .max_batch = 1});
+  Detector batched(kDemo, {.device = "cpu", .precision = Precision::Fp32, .max_batch = 3});
+  const auto alone = detect_all(single, images);
+  const auto together = detect_all(batched, images);
+  REQUIRE(alone.size() == images.size());
+  REQUIRE(together.size() == images.size());
+  for (std::size_t i = 0; i < images.size(); ++i) CHECK(same(alone[i], together[i], 1e-4f));
+}
+
+TEST_CASE("detections lie inside the image, best first, and keep to the limits") {
+  const std::vector<Scene> images = scenes();
+  Detector detector(kDemo, {.device = "cpu", .precision = Precision::Fp32});
+  DetectParameters parameters{0.05f, 0.7f, 3, {}};
+  parameters.class_filter.assign(10, false);
+  parameters.class_filter[0] = parameters.class_filter[3] = true;
+  std::size_t total = 0;
+  for (const Scene& scene : images) {
+    const auto found = detector.detect(scene.image, parameters);
+    CHECK(found.size() <= 3);
+    total += found.size();
+    for (std::size_t i = 0; i < found.size(); ++i) {
+      CHECK((found[i].class_id == 0 || found[i].class_id == 3));
+      CHECK(found[i].score > 0.05f);
+      if (i > 0) CHECK(found[i].score <= found[i - 1].score);
+      CHECK(found[i].box[0] >= 0.f);
+      CHECK(found[i].box[1] >= 0.f);
+      CHECK(found[i].box[2] <= static_cast<float>(scene.image.width));
+      CHECK(found[i].box[3] <= static_cast<float>(scene.image.height));
+    }
+  }
+  CHECK(total > 0);
+}
+
+TEST_CASE("images of extreme shapes are handled") {
+  Detector detector(kDemo, {.device = "cpu"});
+  for (const auto& [width, height] : {std::pair{1, 1}, std::pair{20000, 10}, std::pair{3, 4000}}) {
+    const Image image{
+        width, height,
+        std::vector<std::uint8_t>(static_cast<std::size_t>(width) * static_cast<std::size_t>(height) * 3, 90)};
+    for (const Detection& found : detector.detect(image, kEvaluation)) {
+      CHECK(found.box[2] <= static_cast<float>(width));
+      CHECK(found.box[3] <= static_cast<float>(height));
+    }
+  }
+  CHECK(detector.detect(std::span<const ImageView>{}, kEvaluation).empty());
+}
+
+TEST_CASE("what cannot be had is refused with a reason") {
+  CHECK_THROWS_AS(Detector("tests/data/checkpoints/zip.pth"), Error);
+  CHECK_THROWS_AS(Detector(kDemo, {.device = "tpu"}), Error);
+  CHECK_THROWS_AS(Detector(kDemo, {.device = "cpu", .precision = Precision::Fp16}), Error);
+  CHECK_THROWS_AS(Detector(kDemo, {.max_batch = 0}), Error);
+  CHECK_THROWS_AS(precision_from_name("int8"), Error);
+}

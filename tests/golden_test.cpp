@@ -1,0 +1,135 @@
+// The whole network against the public PyTorch model, on weights that are a function of their names
+// (tests/data/goldens/README.md): checkpoint → import → weights file → plan → scores and boxes.
+
+#include <doctest/doctest.h>
+
+#include <cmath>
+#include <fstream>
+#include <map>
+#include <nlohmann/json.hpp>
+
+#include "engine/cpu/network.h"
+#include "engine/model/build.h"
+#include "engine/passes/passes.h"
+#include "tests/golden_generator.h"
+#include "tests/temporary_folder.h"
+#include "weights/import.h"
+#include "weights/recognise.h"
+#include "weights/weights_file.h"
+
+using namespace damoyolo;
+
+namespace {
+
+constexpr int kBatch = 2, kHeight = 192, kWidth = 256;
+constexpr double kScoreTolerance = 2e-5, kBoxTolerance = 5e-3;  // DESIGN: fp32 on every backend
+
+float golden_value(const ExpectedTensor& tensor, double gain, float u) {
+  const auto ends_with = [&](std::string_view part) { return tensor.name.ends_with(part); };
+  const auto& shape = tensor.shape;
+  if (shape.size() == 4) {
+    const auto fan_in = static_cast<double>(shape[1] * shape[2] * shape[3]);
+    const float value = (2.f * u - 1.f) * static_cast<float>(std::sqrt(3.0 * gain / fan_in));
+    const bool stem = tensor.name.starts_with("backbone.") && (shape[1] == 3 || shape[1] == 12);
+    return stem ? value / 128.f : value;
+  }
+  if (ends_with(".weight") || ends_with(".running_var")) return 0.75f + 0.5f * u;
+  if (ends_with(".running_mean")) return 0.2f * (u - 0.5f);
+  if (ends_with(".bias")) return (u - 0.5f) * (gain > 1 ? 1.0f : 0.2f);
+  return 1.f + 0.2f * (u - 0.5f);  // scale
+}
+
+// A training checkpoint of the variant, as safetensors.
+void write_golden_checkpoint(const ModelSpec& spec, double gain, const std::string& path) {
+  std::map<std::string, std::vector<float>> values;
+  Safetensors checkpoint;
+  for (const ExpectedTensor& tensor : expected_tensors(build_model(spec, 1, 64, 64).sources, {})) {
+    std::size_t count = 1;
+    for (const std::int64_t size : tensor.shape) count *= static_cast<std::size_t>(size);
+    std::vector<float>& data = values[tensor.name];
+    data.resize(count);
+    const std::uint64_t seed = fnv1a64(tensor.name);
+    for (std::size_t i = 0; i < count; ++i) data[i] = golden_value(tensor, gain, golden_uniform(seed, i));
+    checkpoint.tensors[tensor.name] = {DType::F32, tensor.shape, std::as_bytes(std::span<const float>(data))};
+  }
+  write_safetensors(path, checkpoint);
+}
+
+// The goldens' input is NCHW.
+std::vector<std::uint8_t> golden_images() {
+  constexpr std::size_t kPixels = std::size_t{kHeight} * kWidth;
+  const std::vector<std::uint8_t> planes = golden_bytes("input", kBatch * 3 * kPixels);
+  std::vector<std::uint8_t> images(planes.size());
+  for (std::size_t n = 0; n < kBatch; ++n)
+    for (std::size_t c = 0; c < 3; ++c)
+      for (std::size_t p = 0; p < kPixels; ++p) images[(n * kPixels + p) * 3 + c] = planes[(n * 3 + c) * kPixels + p];
+  return images;
+}
+
+double largest_difference(const std::vector<float>& expected, const std::vector<float>& found) {
+  REQUIRE(expected.size() == found.size());
+  double largest = 0;
+  for (std::size_t i = 0; i < expected.size(); ++i) {
+    const double difference = std::abs(double{expected[i]} - found[i]);
+    if (!(difference <= largest)) largest = difference;  // NaN is the largest
+  }
+  return largest;
+}
+
+// The goldens hold the first 8 channels of a feature map, NCHW; `map` is [n, h, w, c].
+double feature_difference(const TensorView& golden, const std::vector<float>& map, const Shape& shape) {
+  const std::vector<float> expected = to_floats(golden);
+  const auto channels = static_cast<std::size_t>(golden.shape[1]);
+  const auto pixels = static_cast<std::size_t>(shape.h) * static_cast<std::size_t>(shape.w);
+  std::vector<float> found(expected.size());
+  for (std::size_t n = 0; n < kBatch; ++n)
+    for (std::size_t c = 0; c < channels; ++c)
+      for (std::size_t p = 0; p < pixels; ++p)
+        found[(n * channels + c) * pixels + p] = map[(n * pixels + p) * static_cast<std::size_t>(shape.c) + c];
+  double scale = 0;
+  for (const float value : expected) scale = std::max(scale, std::abs(double{value}));
+  return largest_difference(expected, found) / scale;
+}
+
+}  // namespace
+
+TEST_CASE("fp32 scores, boxes and features of all variants are those of the PyTorch model") {
+  const nlohmann::json variants = nlohmann::json::parse(std::ifstream("engine/model/variants.json"));
+  const std::vector<std::uint8_t> images = golden_images();
+  for (const ModelSpec& spec : released_variants()) {
+    CAPTURE(spec.variant);
+    const test::TemporaryFolder folder;
+    write_golden_checkpoint(spec, variants.at(spec.variant).at("golden_gain"), folder.file("golden.safetensors"));
+    const ImportReport report =
+        import_checkpoint(folder.file("golden.safetensors"), folder.file("weights.safetensors"), {});
+    CHECK(report.model.variant == spec.variant);
+
+    const WeightsFile weights(folder.file("weights.safetensors"));
+    Graph graph = build_model(weights.model(), kBatch, kHeight, kWidth).graph;
+    optimize(graph);
+    cpu::NetworkOptions options;
+    options.plan.keep_features = true;
+    cpu::Network network(
+        graph, [&](std::string_view name) -> const TensorView& { return weights.tensor(name); }, options);
+    network.run(images);
+
+    const SafetensorsFile file("tests/data/goldens/" + spec.variant + ".safetensors");
+    const auto golden = [&](const std::string& name) -> const TensorView& { return file.contents().tensors.at(name); };
+    const HeadMaps maps = network.head(spec.head.classes, spec.head.reg_max);
+    const auto anchors = static_cast<std::size_t>(kBatch * maps.anchors());
+    std::vector<float> scores(anchors * static_cast<std::size_t>(spec.head.classes)), boxes(anchors * 4);
+    decode_all(maps, scores, boxes);
+    CHECK(largest_difference(to_floats(golden("scores")), scores) <= kScoreTolerance);
+    CHECK(largest_difference(to_floats(golden("boxes")), boxes) <= kBoxTolerance);
+    for (std::size_t level = 0; level < 3; ++level) {
+      const auto check = [&](const char* part, cpu::TensorId id) {
+        CAPTURE(part);
+        CAPTURE(level);
+        const Shape shape = network.plan().tensor(id).shape;
+        CHECK(feature_difference(golden(part + std::to_string(level)), network.read(id), shape) < 2e-5);
+      };
+      check("backbone.", network.plan().backbone[level]);
+      check("neck.", network.plan().neck[level]);
+    }
+  }
+}
