@@ -12,9 +12,10 @@ constexpr int kColumns = 4;  // neighbouring outputs of a row that one thread ma
 // NHWC. A thread makes kColumns outputs of one row for one group of channels (16 bytes), so that each input it loads
 // serves up to kColumns outputs; neighbouring threads take neighbouring groups and read whole cache lines. The rows
 // that outputs share come from L1 and L2. Sums in fp32, taps row by row. Floor: x and y once each over memory
-// bandwidth; the arithmetic (K² multiply-adds per element) is far below the fp32 rate.
+// bandwidth; the arithmetic (K² multiply-adds per element) is far below the fp32 rate. Four blocks
+// at a time per multiprocessor leave a thread the registers it needs.
 template <typename T, int K, int S>
-__global__ void __launch_bounds__(kThreads)
+__global__ void __launch_bounds__(kThreads, 4)
     depthwise_conv_kernel(Slice<const T> x, const T* weights, bool weights_aligned, Slice<T> y,
                           EpilogueArguments<T> epilogue, int items) {
   constexpr int kChannels = kGroup<T>;

@@ -21,7 +21,12 @@ struct HeadView {
   int reg_max = 0;
 };
 
-int anchors_of(const HeadView& head);  // per image
+// Per image.
+inline int anchors_of(const HeadView& head) {
+  int anchors = 0;
+  for (const HeadLevelView& level : head.levels) anchors += level.cls.h * level.cls.w;
+  return anchors;
+}
 
 // What may change from one run to the next without a new launch or capture: kernels read it from device memory.
 struct DetectionParameters {

@@ -32,12 +32,6 @@ __global__ void __launch_bounds__(kThreads) boxes_kernel(HeadArguments head, flo
 
 }  // namespace
 
-int anchors_of(const HeadView& head) {
-  int anchors = 0;
-  for (const HeadLevelView& level : head.levels) anchors += level.cls.h * level.cls.w;
-  return anchors;
-}
-
 void launch_head_decode(const HeadView& head, float* scores, float* boxes, Stream stream) {
   const HeadArguments arguments = head_arguments(head, kName);
   require(scores != nullptr && boxes != nullptr, kName, "memory for scores and boxes");

@@ -86,7 +86,6 @@ __global__ void __launch_bounds__(kThreads)
       detection.class_id = candidate.class_id;
     }
     kept_count += __popcll(survivors);
-    __syncthreads();
   }
   for (int i = kept_count + thread; i < kMaxDetections; i += kThreads) detections[i] = Detection{};
   if (thread == 0) counts[image] = kept_count;

@@ -14,7 +14,7 @@ NVCC       := $(if $(CPU_ONLY),,$(firstword $(wildcard $(CUDA_HOME)/bin/nvcc) $(
 KERNEL_SOURCES      := $(wildcard kernels/*.cu kernels/*.cpp)
 KERNEL_TEST_SOURCES := $(wildcard tests/kernels/*.cpp) tests/main.cpp
 # What the CPU does is the reference.
-REFERENCE_SOURCES   := engine/core/dtype.cpp engine/decode.cpp engine/nms.cpp loader/resize.cpp
+REFERENCE_SOURCES   := engine/core/dtype.cpp engine/decode.cpp engine/nms.cpp engine/cpu/resize.cpp
 SIMT_OBJECTS        := $(patsubst %,$(BUILD)/obj/simt/%.o,$(KERNEL_SOURCES) $(KERNEL_TEST_SOURCES) \
                          $(REFERENCE_SOURCES) $(wildcard tests/simt/*.cpp))
 
@@ -27,16 +27,15 @@ $(BUILD)/kernel_tests: $(SIMT_OBJECTS)
 	$(CXX) $(LDFLAGS) -o $@ $^ -lfmt -ldl
 
 # Without contraction, arithmetic that kernels mark as rounded step by step is.
-$(BUILD)/obj/simt/%.o: CXXFLAGS := -O1 -g1 -ffp-contract=off -Wno-unknown-pragmas
-$(BUILD)/obj/simt/%.o: CPPFLAGS += -Itests/simt
+SIMT_COMPILE = $(COMPILE) -Itests/simt -O1 -ffp-contract=off -Wno-unknown-pragmas
 
 $(BUILD)/obj/simt/%.cu.o: %.cu
 	@mkdir -p $(@D)
-	$(COMPILE) -x c++ -c -o $@ $<
+	$(SIMT_COMPILE) -x c++ -c -o $@ $<
 
 $(BUILD)/obj/simt/%.cpp.o: %.cpp
 	@mkdir -p $(@D)
-	$(COMPILE) -c -o $@ $<
+	$(SIMT_COMPILE) -c -o $@ $<
 
 ifneq ($(NVCC),)
 

@@ -27,7 +27,8 @@ struct Image {
 };
 
 // Where a launcher puts its work. With `overlap`, a kernel may start before the one before it on the stream has ended
-// (programmatic dependent launch, compute capability 9.0 and later); it waits by itself before it touches memory.
+// (programmatic dependent launch), and waits by itself before it touches memory; only for compute capability 9.0 and
+// later.
 struct Stream {
   CUstream_st* handle = nullptr;
   bool overlap = false;
