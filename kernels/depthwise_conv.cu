@@ -9,68 +9,68 @@ constexpr char kName[] = "depthwise_conv";
 constexpr unsigned kThreads = 128;
 constexpr int kColumns = 4;  // neighbouring outputs of a row that one thread makes
 
-// NHWC. A thread makes kColumns outputs of one row for one group of channels (16 bytes), so that each input it loads
-// serves up to kColumns outputs; neighbouring threads take neighbouring groups and read whole cache lines. The rows
-// that outputs share come from L1 and L2. Sums in fp32, taps row by row. Floor: x and y once each over memory
-// bandwidth; the arithmetic (K² multiply-adds per element) is far below the fp32 rate. Four blocks
-// at a time per multiprocessor leave a thread the registers it needs.
-template <typename T, int K, int S>
+// NHWC. A thread makes kColumns outputs of one row for C channels, so that each input it loads serves up to kColumns
+// outputs; neighbouring threads take neighbouring channels and read whole cache lines. The rows that outputs share
+// come from L1 and L2. C is what fits into 16 bytes where everything is aligned to that, else 1. Sums in fp32, taps
+// row by row. Floor: x and y once each over memory bandwidth; the arithmetic (K² multiply-adds per element) is far
+// below the fp32 rate. Four blocks at a time per multiprocessor leave a thread the registers it needs.
+template <typename T, int K, int S, int C>
 __global__ void __launch_bounds__(kThreads, 4)
-    depthwise_conv_kernel(Slice<const T> x, const T* weights, bool weights_aligned, Slice<T> y,
-                          EpilogueArguments<T> epilogue, int items) {
-  constexpr int kChannels = kGroup<T>;
+    depthwise_conv_kernel(Slice<const T> x, const T* weights, Slice<T> y, EpilogueArguments<T> epilogue, int items) {
+  constexpr bool kAligned = C > 1;
   constexpr int kInputs = (kColumns - 1) * S + K;  // columns of x under the outputs
   wait_for_predecessors();
   let_successors_start();
   const int item = static_cast<int>(blockIdx.x * kThreads + threadIdx.x);
   if (item >= items) return;
-  const int groups = (y.c + kChannels - 1) / kChannels;
+  const int groups = y.c / C;
   const int strips = (y.w + kColumns - 1) / kColumns;
-  const int channel = item % groups * kChannels;
+  const int channel = item % groups * C;
   const int strip = item / groups;
   const int first_column = strip % strips * kColumns, row = strip / strips % y.h, image = strip / (strips * y.h);
-  const int count = min(kChannels, y.c - channel);
 
-  float sums[kColumns][kChannels] = {};
+  float sums[kColumns][C] = {};
 #pragma unroll 1
   for (int ky = 0; ky < K; ++ky) {
     const int input_row = row * S + ky - K / 2;
     if (input_row < 0 || input_row >= x.h) continue;
-    float taps[K][kChannels];
+    float taps[K][C];
 #pragma unroll
     for (int kx = 0; kx < K; ++kx)
-      load(weights + static_cast<std::size_t>(ky * K + kx) * y.c + channel, count, weights_aligned, taps[kx]);
+      load(weights + static_cast<std::size_t>(ky * K + kx) * y.c + channel, C, kAligned, taps[kx]);
 #pragma unroll
     for (int i = 0; i < kInputs; ++i) {
       const int input_column = first_column * S + i - K / 2;
       if (input_column < 0 || input_column >= x.w) continue;
-      float values[kChannels];
-      load(x.pixel(image, input_row, input_column) + channel, count, x.aligned, values);
+      float values[C];
+      load(x.pixel(image, input_row, input_column) + channel, C, kAligned, values);
 #pragma unroll
       for (int column = 0; column < kColumns; ++column) {
         const int kx = i - column * S;
         if (kx < 0 || kx >= K) continue;
 #pragma unroll
-        for (int k = 0; k < kChannels; ++k) sums[column][k] += values[k] * taps[kx][k];
+        for (int k = 0; k < C; ++k) sums[column][k] += values[k] * taps[kx][k];
       }
     }
   }
 #pragma unroll
   for (int column = 0; column < kColumns; ++column) {
     if (first_column + column >= y.w) break;
-    finish(epilogue, image, row, first_column + column, channel, count, sums[column]);
-    store(y.pixel(image, row, first_column + column) + channel, count, y.aligned, sums[column]);
+    finish(epilogue, image, row, first_column + column, channel, C, sums[column]);
+    store(y.pixel(image, row, first_column + column) + channel, C, kAligned, sums[column]);
   }
 }
 
 template <typename T, int K, int S>
 void run(const TensorView& x, const void* weights, const TensorView& y, const Epilogue& epilogue, Stream stream) {
+  const Slice<const T> input = slice<const T>(x);
+  const Slice<T> output = slice<T>(y);
+  const bool aligned = input.aligned && output.aligned && is_aligned(weights) && y.c % kGroup<T> == 0;
   const std::int64_t strips = (y.w + kColumns - 1) / kColumns;
-  const std::int64_t items = std::int64_t{y.n} * y.h * strips * ((y.c + kGroup<T> - 1) / kGroup<T>);
-  const bool weights_aligned = is_aligned(weights) && y.c % kGroup<T> == 0;
-  launch(kName, depthwise_conv_kernel<T, K, S>, {blocks_for(items, kThreads, kName), kThreads}, stream,
-         slice<const T>(x), static_cast<const T*>(weights), weights_aligned, slice<T>(y),
-         epilogue_arguments<T>(epilogue, y, x.type, kName), static_cast<int>(items));
+  const std::int64_t items = std::int64_t{y.n} * y.h * strips * (aligned ? y.c / kGroup<T> : y.c);
+  const auto kernel = aligned ? depthwise_conv_kernel<T, K, S, kGroup<T>> : depthwise_conv_kernel<T, K, S, 1>;
+  launch(kName, kernel, {blocks_for(items, kThreads, kName), kThreads}, stream, input, static_cast<const T*>(weights),
+         output, epilogue_arguments<T>(epilogue, y, x.type, kName), static_cast<int>(items));
 }
 
 }  // namespace

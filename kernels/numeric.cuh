@@ -34,12 +34,9 @@ __device__ __forceinline__ float sigmoid(float x) { return 1.0f / (1.0f + expf(-
 
 __device__ __forceinline__ float activate(float x, Activation act) {
   switch (act) {
-    case Activation::None:
-      return x;
-    case Activation::Relu:
-      return fmaxf(x, 0.0f);
-    case Activation::Silu:
-      return x * sigmoid(x);
+    case Activation::None: return x;
+    case Activation::Relu: return fmaxf(x, 0.0f);
+    case Activation::Silu: return x * sigmoid(x);
   }
   return x;
 }
@@ -69,37 +66,39 @@ struct alignas(16) Packet {
 // 16 bytes.
 template <int N, typename T>
 __device__ __forceinline__ void load(const T* from, int count, bool aligned, float (&to)[N]) {
-  static_assert(N % kGroup<T> == 0);
-  if (aligned && count >= N) {
+  if constexpr (N % kGroup<T> == 0) {
+    if (aligned && count >= N) {
 #pragma unroll
-    for (int i = 0; i < N; i += kGroup<T>) {
-      const Packet<T> packet = *reinterpret_cast<const Packet<T>*>(from + i);
+      for (int i = 0; i < N; i += kGroup<T>) {
+        const Packet<T> packet = *reinterpret_cast<const Packet<T>*>(from + i);
 #pragma unroll
-      for (int k = 0; k < kGroup<T>; ++k) to[i + k] = to_float(packet.values[k]);
+        for (int k = 0; k < kGroup<T>; ++k) to[i + k] = to_float(packet.values[k]);
+      }
+      return;
     }
-  } else {
-#pragma unroll
-    for (int i = 0; i < N; ++i) to[i] = i < count ? to_float(from[i]) : 0.0f;
   }
+#pragma unroll
+  for (int i = 0; i < N; ++i) to[i] = i < count ? to_float(from[i]) : 0.0f;
 }
 
 // Writes the first `count` (at most N) of `from`.
 template <int N, typename T>
 __device__ __forceinline__ void store(T* to, int count, bool aligned, const float (&from)[N]) {
-  static_assert(N % kGroup<T> == 0);
-  if (aligned && count >= N) {
+  if constexpr (N % kGroup<T> == 0) {
+    if (aligned && count >= N) {
 #pragma unroll
-    for (int i = 0; i < N; i += kGroup<T>) {
-      Packet<T> packet;
+      for (int i = 0; i < N; i += kGroup<T>) {
+        Packet<T> packet;
 #pragma unroll
-      for (int k = 0; k < kGroup<T>; ++k) packet.values[k] = from_float<T>(from[i + k]);
-      *reinterpret_cast<Packet<T>*>(to + i) = packet;
+        for (int k = 0; k < kGroup<T>; ++k) packet.values[k] = from_float<T>(from[i + k]);
+        *reinterpret_cast<Packet<T>*>(to + i) = packet;
+      }
+      return;
     }
-  } else {
-#pragma unroll
-    for (int i = 0; i < N; ++i)
-      if (i < count) to[i] = from_float<T>(from[i]);
   }
+#pragma unroll
+  for (int i = 0; i < N; ++i)
+    if (i < count) to[i] = from_float<T>(from[i]);
 }
 
 inline bool is_aligned(const void* pointer) { return reinterpret_cast<std::uintptr_t>(pointer) % 16 == 0; }
@@ -129,14 +128,10 @@ Slice<T> slice(const TensorView& view) {
 template <typename Function>
 void with_storage_type(DType type, const char* kernel, Function function) {
   switch (type) {
-    case DType::F32:
-      return function(float{});
-    case DType::F16:
-      return function(__half{});
-    case DType::BF16:
-      return function(__nv_bfloat16{});
-    default:
-      require(false, kernel, "elements of type F32, F16 or BF16");
+    case DType::F32: return function(float{});
+    case DType::F16: return function(__half{});
+    case DType::BF16: return function(__nv_bfloat16{});
+    default: require(false, kernel, "elements of type F32, F16 or BF16");
   }
 }
 

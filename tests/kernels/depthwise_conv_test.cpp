@@ -18,12 +18,11 @@ const Case kCases[] = {
     {{2, 9, 10, 20}, 5, 2, Activation::None, true, true}, {{1, 2, 3, 40}, 3, 1, Activation::None, false, true},
 };
 
-void compare(const Case& test, DType type, Placement place) {
+void compare(const Case& test, DType type, Placement place, Placement residual_place) {
   const auto& [n, h, w, c] = test.size;
   const int k = test.kernel, s = test.stride;
   const Size out{n, (h + s - 1) / s, (w + s - 1) / s, c};
-  const DeviceTensor x(type, test.size, place, 1), y(type, out, place, 2),
-      r(type, out, {place.after, place.before}, 3);
+  const DeviceTensor x(type, test.size, place, 1), y(type, out, place, 2), r(type, out, residual_place, 3);
   const auto weights = decode(encode(random_values(static_cast<std::size_t>(k * k * c), 4, 0.5f), type), type);
   const DeviceArray<std::byte> device_weights(encode(weights, type));
   const auto bias = random_values(static_cast<std::size_t>(c), 5);
@@ -58,7 +57,8 @@ void compare(const Case& test, DType type, Placement place) {
 KERNEL_TEST_CASE("depthwise convolution is the sum over its taps") {
   for (const Case& test : kCases)
     for (const DType type : kStorageTypes)
-      for (const Placement place : kPlacements) compare(test, type, place);
+      for (const Placement place : kPlacements)
+        for (const Placement residual_place : kPlacements) compare(test, type, place, residual_place);
 }
 
 KERNEL_TEST_CASE("depthwise convolution refuses what does not fit") {

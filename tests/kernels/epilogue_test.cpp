@@ -24,11 +24,11 @@ const Case kCases[] = {
     {{1, 7, 5, 80}, Activation::None, true, Residual::None, true},
 };
 
-void compare(const Case& test, DType in, DType out, Placement place) {
+void compare(const Case& test, DType in, DType out, Placement place, Placement residual_place) {
   const auto& [n, h, w, c] = test.size;
   const int shift = test.residual == Residual::Half ? 1 : 0;
   const DeviceTensor x(in, test.size, place, 1), y(out, test.size, {place.after, place.before}, 2);
-  const DeviceTensor r(in, {n, h >> shift, w >> shift, c}, place, 3);
+  const DeviceTensor r(in, {n, h >> shift, w >> shift, c}, residual_place, 3);
   const auto bias = random_values(static_cast<std::size_t>(c), 5);
   const DeviceArray<float> device_bias(bias);
   Epilogue epilogue{test.bias ? device_bias.data() : nullptr, test.act, {}, test.residual_first};
@@ -54,10 +54,11 @@ void compare(const Case& test, DType in, DType out, Placement place) {
 KERNEL_TEST_CASE("epilogue adds bias and residual, activates and casts") {
   for (const Case& test : kCases)
     for (const DType type : kStorageTypes)
-      for (const Placement place : kPlacements) {
-        compare(test, type, type, place);
-        compare(test, type, DType::F32, place);
-      }
+      for (const Placement place : kPlacements)
+        for (const Placement residual_place : kPlacements) {
+          compare(test, type, type, place, residual_place);
+          compare(test, type, DType::F32, place, residual_place);
+        }
 }
 
 KERNEL_TEST_CASE("epilogue works in place") {
