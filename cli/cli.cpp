@@ -35,6 +35,10 @@ constexpr Command kCommands[] = {
 
 std::string wrong_usage(const CLI::App* app, const CLI::Error& error) {
   const std::vector<CLI::App*> chosen = app->get_subcommands();
+  const std::vector<std::string> words = app->remaining();
+  if (chosen.empty() && !words.empty())
+    return fmt::format("damoyolo: there is no subcommand \"{}\"\nRun \"damoyolo --help\" for those there are.\n",
+                       words.front());
   const std::string name = chosen.empty() ? "damoyolo" : "damoyolo " + chosen.front()->get_name();
   return fmt::format("damoyolo: {}\nRun \"{} --help\" for the options.\n", error.what(), name);
 }

@@ -36,7 +36,7 @@ struct DetectOptions {
   std::vector<std::string> sources;
   std::string weights;
   DetectorOptions detector;
-  std::optional<float> confidence, iou;
+  std::optional<double> confidence, iou;
   int max_detections = DetectParameters{}.max_detections;
   std::string classes;
   std::string out = "damoyolo-out";
@@ -201,11 +201,13 @@ int detect(const DetectOptions& options, Console& console) {
   Detector detector(options.weights, options.detector);
   const ModelSpec& model = detector.model();
   DetectParameters parameters;
-  parameters.confidence = options.confidence.value_or(parameters.confidence);
-  parameters.iou = options.iou.value_or(parameters.iou);
+  if (options.confidence) parameters.confidence = static_cast<float>(*options.confidence);
+  if (options.iou) parameters.iou = static_cast<float>(*options.iou);
   parameters.max_detections = options.max_detections;
   if (!options.classes.empty()) parameters.class_filter = class_filter(model, options.classes);
 
+  ThreadPool pool(helper_threads(options.detector.threads));
+  FolderWriter folder(options, model, paths, pool);
   std::optional<JsonResults> json;
   std::optional<CocoResults> coco;
   std::optional<Table> table;
@@ -218,8 +220,6 @@ int detect(const DetectOptions& options, Console& console) {
 
   const Stopwatch watch;
   Totals totals;
-  ThreadPool pool(helper_threads(options.detector.threads));
-  FolderWriter folder(options, model, paths, pool);
   Progress progress(paths.size(), options.quiet);
 
   PipelineHandlers handlers;
@@ -271,10 +271,9 @@ Action add_detect(CLI::App& command) {
   add_device_options(command, options->detector);
   add_batch_option(command, options->detector.max_batch);
   add_threshold_options(command, options->confidence, options->iou, "0.5", "0.7");
-  command.add_option("--max-det", options->max_detections, "Most detections kept in an image")
-      ->type_name("N")
-      ->check(CLI::Range(1, kMaxDetections))
-      ->capture_default_str();
+  CLI::Option* max_detections =
+      command.add_option("--max-det", options->max_detections, "Most detections kept in an image");
+  allow_range(*max_detections, 1, kMaxDetections)->capture_default_str();
   command.add_option("--classes", options->classes, "Only these classes: names or numbers, with commas between")
       ->type_name("LIST");
   command.add_option("--out", options->out, "Folder for annotated pictures and text files")

@@ -29,7 +29,7 @@ namespace {
 struct EvalOptions {
   std::string weights, images, annotations, json;
   DetectorOptions detector;
-  std::optional<float> confidence, iou;
+  std::optional<double> confidence, iou;
 };
 
 // For each class of the model its category, or nothing where the annotations have none for it. Categories go by name
@@ -88,7 +88,7 @@ nlohmann::ordered_json to_json(const std::optional<double>& precision) {
 }
 
 void write_json(const std::string& path, const CocoAnnotations& truth, const CocoPrecision& precision,
-                const DetectParameters& parameters, const DeviceChoice& device) {
+                double confidence, double iou, const DeviceChoice& device) {
   nlohmann::ordered_json classes = nlohmann::ordered_json::array();
   for (const CocoClassPrecision& row : precision.classes)
     classes.push_back({{"category_id", row.category_id},
@@ -97,8 +97,8 @@ void write_json(const std::string& path, const CocoAnnotations& truth, const Coc
                        {"ap50", to_json(row.ap50)},
                        {"ap75", to_json(row.ap75)}});
   const nlohmann::ordered_json json{{"images", truth.images.size()},
-                                    {"conf", parameters.confidence},
-                                    {"iou", parameters.iou},
+                                    {"conf", confidence},
+                                    {"iou", iou},
                                     {"device", device.device},
                                     {"precision", name_of(device.precision)},
                                     {"ap", to_json(precision.ap)},
@@ -120,9 +120,11 @@ int eval(const EvalOptions& options, Console& console) {
   Detector detector(options.weights, options.detector);
   const ModelSpec& model = detector.model();
   const std::vector<std::optional<int>> categories = match_categories(truth.categories, model, options.annotations);
+  const double confidence = options.confidence.value_or(model.head.nms_conf);
+  const double iou = options.iou.value_or(model.head.nms_iou);
   DetectParameters parameters;
-  parameters.confidence = options.confidence.value_or(static_cast<float>(model.head.nms_conf));
-  parameters.iou = options.iou.value_or(static_cast<float>(model.head.nms_iou));
+  parameters.confidence = static_cast<float>(confidence);
+  parameters.iou = static_cast<float>(iou);
   parameters.max_detections = kMaxDetections;
 
   std::vector<std::string> paths;
@@ -167,9 +169,9 @@ int eval(const EvalOptions& options, Console& console) {
   const CocoPrecision precision = evaluate_coco(truth, detections);
   fmt::print(console.out, "{}\n{}\n", describe(model), detector.device().reason);
   fmt::print(console.out, "{} in {:.2f} s, conf {:g}, iou {:g}\n\n", counted(evaluated.size(), "image"), seconds,
-             parameters.confidence, parameters.iou);
+             confidence, iou);
   print(console.out, truth, precision);
-  if (!options.json.empty()) write_json(options.json, truth, precision, parameters, detector.device());
+  if (!options.json.empty()) write_json(options.json, truth, precision, confidence, iou, detector.device());
 
   const std::size_t missing = paths.size() - evaluated.size();
   if (missing > 0)

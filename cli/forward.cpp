@@ -1,4 +1,4 @@
-#include <fmt/format.h>
+#include <fmt/ostream.h>
 #include <fmt/ranges.h>
 
 #include <CLI/CLI.hpp>
@@ -52,7 +52,7 @@ Pixels find_pixels(const Safetensors& file, const std::string& path) {
           static_cast<int>(shape[2])};
 }
 
-int forward(const ForwardOptions& options, Console&) {
+int forward(const ForwardOptions& options, Console& console) {
   const SafetensorsFile file(options.in);
   const Pixels pixels = find_pixels(file.contents(), options.in);
   Detector detector(options.weights, options.detector);
@@ -63,6 +63,9 @@ int forward(const ForwardOptions& options, Console&) {
       DType::F32, {output.images, output.anchors, output.classes}, std::as_bytes(std::span(output.scores))};
   result.tensors["boxes"] = {DType::F32, {output.images, output.anchors, 4}, std::as_bytes(std::span(output.boxes))};
   write_safetensors(options.out, result);
+  fmt::print(console.out, "wrote {}: {}, {} anchors, {}\n", options.out,
+             counted(static_cast<std::size_t>(output.images), "image"), output.anchors,
+             counted(static_cast<std::size_t>(output.classes), "class"));
   return 0;
 }
 

@@ -64,9 +64,8 @@ Action add_graph(CLI::App& command) {
   add_weights_option(*source, options->weights);
   std::vector<std::string> names;
   for (const ModelSpec& model : released_variants()) names.push_back(model.variant);
-  CLI::Option* variant = source->add_option("--variant", options->variant, "A released structure, without weights")
-                             ->type_name("")
-                             ->check(CLI::IsMember(names));
+  CLI::Option* variant = source->add_option("--variant", options->variant, "A released structure, without weights");
+  allow_only(*variant, names);
   source->require_option(1);
   add_batch_option(command, options->detector.max_batch);
   CLI::Option* plain = command.add_flag("--plain", options->plain, "As built, before the passes");

@@ -104,26 +104,22 @@ Action add_import(CLI::App& command) {
       ->type_name("")
       ->required();
   command.add_option("-o,--out", arguments->out, "Weights file to write")->type_name("FILE")->required();
-  CLI::Option* variant = command.add_option("--variant", options.variant, "Structure; auto: told by the weights")
-                             ->type_name("")
-                             ->check(CLI::IsMember(variant_names()))
-                             ->capture_default_str();
+  CLI::Option* variant = command.add_option("--variant", options.variant, "Structure; auto: told by the weights");
+  allow_only(*variant, variant_names())->capture_default_str();
   command.add_option("--structure", arguments->structure, "Structure of your own, an entry as in variants.json")
       ->type_name("FILE")
       ->excludes(variant);
   command.add_option("--names", arguments->names, "Class names, one on each line of a file; or coco")
       ->type_name("FILE|coco");
-  command.add_option("--classes", options.classes, "Number of classes; an error when the checkpoint has another")
-      ->type_name("N")
-      ->check(CLI::Range(1, 100000));
+  CLI::Option* classes =
+      command.add_option("--classes", options.classes, "Number of classes; an error when the checkpoint has another");
+  allow_range(*classes, 1, 100000);
   command.add_flag("--legacy", options.legacy, "The last score channel has no meaning, as in industrial models");
   const auto set_size = [arguments](const std::string& text) { arguments->options.size = parse_size(text); };
   command.add_option_function<std::string>("--size", set_size, "Network size, multiples of 32; else the variant's")
       ->type_name("HxW");
-  command.add_option("--dtype", arguments->dtype, "How weights are stored")
-      ->type_name("")
-      ->check(CLI::IsMember({"fp32", "bf16"}))
-      ->capture_default_str();
+  CLI::Option* dtype = command.add_option("--dtype", arguments->dtype, "How weights are stored");
+  allow_only(*dtype, {"fp32", "bf16"})->capture_default_str();
   return [arguments](Console& console) { return import(*arguments, console); };
 }
 

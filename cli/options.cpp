@@ -1,6 +1,7 @@
 #include "cli/options.h"
 
 #include <fmt/format.h>
+#include <fmt/ranges.h>
 
 #include <algorithm>
 #include <charconv>
@@ -15,13 +16,13 @@ const CLI::Validator& fraction() {
   static const CLI::Validator validator(
       [](std::string& text) {
         const char* const end = text.data() + text.size();
-        float value = 0;
+        double value = 0;
         const auto [rest, error] = std::from_chars(text.data(), end, value);
         return error == std::errc{} && rest == end && value >= 0 && value <= 1
                    ? std::string()
                    : fmt::format("\"{}\" is not a number from 0 to 1", text);
       },
-      "0..1");
+      "");
   return validator;
 }
 
@@ -35,11 +36,20 @@ const CLI::Validator& device_name() {
                            (!index.empty() && std::all_of(index.begin(), index.end(), is_digit));
         return known ? std::string() : fmt::format("\"{}\" is not auto, cpu, cuda or cuda:N", text);
       },
-      "auto|cpu|cuda|cuda:N");
+      "");
   return validator;
 }
 
 }  // namespace
+
+CLI::Option* allow_only(CLI::Option& option, std::vector<std::string> values) {
+  const std::string text = fmt::format("{}", fmt::join(values, "|"));
+  return option.type_name(text)->check(CLI::IsMember(std::move(values)).description(""));
+}
+
+CLI::Option* allow_range(CLI::Option& option, int least, int most) {
+  return option.type_name(fmt::format("{}..{}", least, most))->check(CLI::Range(least, most).description(""));
+}
 
 CLI::Option* add_weights_option(CLI::App& command, std::string& path) {
   return command.add_option("-w,--weights", path, "Weights file, made by \"damoyolo import\"")->type_name("FILE");
@@ -47,35 +57,30 @@ CLI::Option* add_weights_option(CLI::App& command, std::string& path) {
 
 void add_device_options(CLI::App& command, DetectorOptions& options) {
   command.add_option("--device", options.device, "Where the network runs")
-      ->type_name("")
+      ->type_name("auto|cpu|cuda|cuda:N")
       ->check(device_name())
       ->capture_default_str();
   const auto set_precision = [&options](const std::string& name) { options.precision = precision_from_name(name); };
-  command.add_option_function<std::string>("--precision", set_precision, "Arithmetic of the network")
-      ->type_name("")
-      ->check(CLI::IsMember({"auto", "fp32", "bf16", "fp16"}))
-      ->default_str("auto");
-  command.add_option("--threads", options.threads, "Processor threads; 0: all that the process may use")
-      ->type_name("N")
-      ->check(CLI::Range(0, 1024))
-      ->capture_default_str();
+  CLI::Option* precision =
+      command.add_option_function<std::string>("--precision", set_precision, "Arithmetic of the network");
+  allow_only(*precision, {"auto", "fp32", "bf16", "fp16"})->default_str("auto");
+  CLI::Option* threads =
+      command.add_option("--threads", options.threads, "Processor threads; 0: all that the process may use");
+  allow_range(*threads, 0, 1024)->capture_default_str();
 }
 
 void add_batch_option(CLI::App& command, int& batch) {
-  command.add_option("--batch", batch, "Images that run together")
-      ->type_name("N")
-      ->check(CLI::Range(1, 1024))
-      ->capture_default_str();
+  allow_range(*command.add_option("--batch", batch, "Images that run together"), 1, 1024)->capture_default_str();
 }
 
-void add_threshold_options(CLI::App& command, std::optional<float>& confidence, std::optional<float>& iou,
+void add_threshold_options(CLI::App& command, std::optional<double>& confidence, std::optional<double>& iou,
                            const std::string& default_confidence, const std::string& default_iou) {
   command.add_option("--conf", confidence, "Keep detections with a higher score")
-      ->type_name("")
+      ->type_name("0..1")
       ->check(fraction())
       ->default_str(default_confidence);
   command.add_option("--iou", iou, "Suppress boxes that overlap more with a better one of their class")
-      ->type_name("")
+      ->type_name("0..1")
       ->check(fraction())
       ->default_str(default_iou);
 }

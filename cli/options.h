@@ -5,10 +5,15 @@
 #include <optional>
 #include <string>
 #include <utility>
+#include <vector>
 
 #include "engine/detector.h"
 
 namespace damoyolo::cli {
+
+// What an option may be, checked and named in the help. They return the option.
+CLI::Option* allow_only(CLI::Option& option, std::vector<std::string> values);
+CLI::Option* allow_range(CLI::Option& option, int least, int most);
 
 // -w: a weights file.
 CLI::Option* add_weights_option(CLI::App& command, std::string& path);
@@ -20,7 +25,7 @@ void add_device_options(CLI::App& command, DetectorOptions& options);
 void add_batch_option(CLI::App& command, int& batch);
 
 // --conf and --iou, from 0 to 1.
-void add_threshold_options(CLI::App& command, std::optional<float>& confidence, std::optional<float>& iou,
+void add_threshold_options(CLI::App& command, std::optional<double>& confidence, std::optional<double>& iou,
                            const std::string& default_confidence, const std::string& default_iou);
 
 // HEIGHTxWIDTH, as in "384x640"; both must be positive multiples of 32 of at most 16384. Throws CLI::ValidationError.

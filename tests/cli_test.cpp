@@ -1,0 +1,331 @@
+#include "cli/cli.h"
+
+#include <doctest/doctest.h>
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <cmath>
+#include <filesystem>
+#include <nlohmann/json.hpp>
+#include <span>
+#include <sstream>
+#include <string>
+#include <vector>
+
+#include "engine/detector.h"
+#include "engine/eval/coco_eval.h"
+#include "engine/model/build.h"
+#include "engine/passes/passes.h"
+#include "loader/image.h"
+#include "tests/file_bytes.h"
+#include "tests/golden_generator.h"
+#include "tests/temporary_folder.h"
+#include "weights/safetensors.h"
+
+using namespace damoyolo;
+using nlohmann::json;
+using test::contains;
+
+namespace {
+
+const std::string kWeights = "weights/demo/digits-ns.safetensors";
+const std::string kDigits = "tests/data/digits/";
+
+struct Outcome {
+  int code = 0;
+  std::string out, err;
+};
+
+Outcome run(std::vector<std::string> arguments, const std::string& input = "") {
+  arguments.insert(arguments.begin(), "damoyolo");
+  std::vector<const char*> argv;
+  for (const std::string& argument : arguments) argv.push_back(argument.c_str());
+  std::istringstream in(input);
+  std::ostringstream out, err;
+  const int code = cli::run(static_cast<int>(argv.size()), argv.data(), in, out, err);
+  return {code, out.str(), err.str()};
+}
+
+json read_json(const std::string& path) { return json::parse(test::read_file(path)); }
+
+// Images, annotations and expected detections of the scenes whose pictures are here.
+json annotations_of_first_images(std::size_t count) {
+  json truth = read_json(kDigits + "annotations.json");
+  json images = json::array(), annotations = json::array();
+  std::vector<int> ids;
+  for (std::size_t i = 0; i < count; ++i) {
+    images.push_back(truth["images"][i]);
+    ids.push_back(truth["images"][i]["id"].get<int>());
+  }
+  for (const json& object : truth["annotations"]) {
+    if (std::find(ids.begin(), ids.end(), object["image_id"].get<int>()) != ids.end()) annotations.push_back(object);
+  }
+  truth["images"] = images;
+  truth["annotations"] = annotations;
+  return truth;
+}
+
+}  // namespace
+
+TEST_CASE("cli: wrong usage exits with 2 and says what was wrong") {
+  struct Case {
+    std::vector<std::string> arguments;
+    std::string message;
+  };
+  const Case cases[] = {
+      {{}, "subcommand is required"},
+      {{"find"}, "there is no subcommand \"find\""},
+      {{"detect"}, "is required"},
+      {{"detect", "a.png"}, "--weights is required"},
+      {{"detect", "a.png", "-w", "w", "--conf", "1.5"}, "--conf: \"1.5\" is not a number from 0 to 1"},
+      {{"detect", "a.png", "-w", "w", "--conf", "nan"}, "--conf: \"nan\""},
+      {{"detect", "a.png", "-w", "w", "--iou", "-0.1"}, "--iou: \"-0.1\""},
+      {{"detect", "a.png", "-w", "w", "--max-det", "501"}, "501 not in range 1 to 500"},
+      {{"detect", "a.png", "-w", "w", "--batch", "0"}, "--batch"},
+      {{"detect", "a.png", "-w", "w", "--device", "cuda:x"}, "\"cuda:x\" is not auto, cpu, cuda or cuda:N"},
+      {{"detect", "a.png", "-w", "w", "--precision", "int8"}, "--precision: int8"},
+      {{"detect", "a.png", "-w", "w", "--bright"}, "--bright"},
+      {{"import", "a.pth", "-o", "b", "--size", "100x128"}, "\"100x128\" is not HEIGHTxWIDTH"},
+      {{"import", "a.pth", "-o", "b", "--size", "128"}, "\"128\" is not HEIGHTxWIDTH"},
+      {{"import", "a.pth", "-o", "b", "--variant", "XL"}, "--variant: XL"},
+      {{"import", "a.pth", "-o", "b", "--variant", "S", "--structure", "s.json"}, "excludes"},
+      {{"forward", "-w", "w", "-i", "in"}, "--out is required"},
+      {{"graph"}, "is required"},
+      {{"graph", "--variant", "S", "-w", "w"}, "--variant"},
+      {{"graph", "--variant", "S", "--plan"}, "excludes"},
+      {{"eval", "-w", "w", "--images", "d"}, "--ann is required"},
+  };
+  for (const Case& c : cases) {
+    const Outcome outcome = run(c.arguments);
+    CAPTURE(outcome.err);
+    CAPTURE(c.message);
+    CHECK(outcome.code == 2);
+    CHECK(outcome.out.empty());
+    CHECK(outcome.err.starts_with("damoyolo: "));
+    CHECK(contains(outcome.err, c.message));
+  }
+}
+
+TEST_CASE("cli: help and version are no errors") {
+  for (const char* command : {"import", "detect", "eval", "forward", "graph", "doctor"}) {
+    const Outcome outcome = run({command, "--help"});
+    CHECK(outcome.code == 0);
+    CHECK(contains(outcome.out, fmt::format("Usage: damoyolo {}", command)));
+    CHECK(contains(run({"--help"}).out, command));
+  }
+  CHECK(run({"--version"}).out.starts_with("damoyolo "));
+  CHECK(run({"--version"}).code == 0);
+}
+
+TEST_CASE("cli: what cannot be used exits with 1 and names the file") {
+  const test::TemporaryFolder folder;
+  const auto failure = [](const std::vector<std::string>& arguments) {
+    const Outcome outcome = run(arguments);
+    CHECK(outcome.code == 1);
+    return outcome.err;
+  };
+  test::write_file(folder.file("blank.names"), "\n \r\n");
+  test::write_file(folder.file("list.json"), "[1]");
+  const std::string none = folder.file("none"), out = folder.file("out");
+  CHECK(contains(failure({"detect", "a.png", "-w", none}), none));
+  CHECK(contains(failure({"detect", "-", "-w", kWeights}), "the list names no image"));
+  CHECK(contains(failure({"import", none, "-o", out}), none));
+  CHECK(contains(failure({"import", none, "-o", out, "--names", folder.file("blank.names")}), "has no class names"));
+  CHECK(contains(failure({"import", none, "-o", out, "--structure", folder.file("list.json")}), "not a JSON object"));
+  CHECK(contains(failure({"detect", kDigits + "images", "-w", kWeights, "--out", folder.file("list.json")}),
+                 "list.json: the folder cannot be made"));
+  CHECK(contains(failure({"detect", kDigits + "images", "-w", kWeights, "--no-draw", "--classes", "3,x"}),
+                 "there is no class \"x\", expected a number from 0 to 9 or one of 0, 1,"));
+  CHECK_FALSE(std::filesystem::exists(out));
+}
+
+TEST_CASE("cli: detect reports a broken image, and its neighbours are as without it") {
+  const test::TemporaryFolder folder;
+  const std::string first = kDigits + "images/000.png", last = kDigits + "images/001.png";
+  const std::string broken = folder.file("broken.png"), out = folder.file("out");
+  test::write_file(broken, test::read_file(first).substr(0, 2000));
+  const Outcome outcome = run({"detect", first,
+                               broken,   folder.file("none.png"),
+                               last,     "-w",
+                               kWeights, "--precision",
+                               "fp32",   "--conf",
+                               "0.3",    "--batch",
+                               "3",      "--out",
+                               out,      "--save-txt",
+                               "--json", folder.file("all.json"),
+                               "--coco", folder.file("coco.json")});
+  CHECK(outcome.code == 1);
+  CHECK(contains(outcome.err, broken));
+  CHECK(contains(outcome.err, "2 of 4 images could not be read"));
+  CHECK(contains(outcome.out, "wrote " + out + "/000.png"));
+  CHECK(contains(outcome.out, "2 images, "));
+  CHECK_FALSE(std::filesystem::exists(out + "/broken.png"));
+
+  Detector detector(kWeights, {.precision = Precision::Fp32});
+  const json images = read_json(folder.file("all.json"));
+  REQUIRE(images.size() == 2);
+  std::size_t detections = 0;
+  for (std::size_t i = 0; i < 2; ++i) {
+    const std::string path = i == 0 ? first : last;
+    const Image image = read_image(path);
+    DetectParameters parameters;
+    parameters.confidence = 0.3f;
+    const std::vector<Detection> expected = detector.detect(image, parameters);
+    const json& found = images[i];
+    CHECK(found["image"] == path);
+    CHECK(found["width"] == 256);
+    CHECK(found["height"] == 256);
+    for (const char* step : {"decode", "preprocess", "network", "postprocess"}) CHECK(found["ms"][step] > 0);
+    REQUIRE(found["detections"].size() == expected.size());
+    REQUIRE_FALSE(expected.empty());
+    for (std::size_t d = 0; d < expected.size(); ++d) {
+      const json& detection = found["detections"][d];
+      CHECK(detection["class_id"] == expected[d].class_id);
+      CHECK(detection["label"] == std::to_string(expected[d].class_id));
+      CHECK(detection["score"].get<float>() == doctest::Approx(expected[d].score).epsilon(1e-4));
+      for (std::size_t k = 0; k < 4; ++k)
+        CHECK(detection["box"][k].get<float>() == doctest::Approx(expected[d].box[k]).epsilon(1e-4));
+    }
+    detections += expected.size();
+    const Image picture = read_image(out + (i == 0 ? "/000.png" : "/001.png"));
+    CHECK(picture.width == image.width);
+    CHECK(picture.rgb != image.rgb);
+    const std::string lines = test::read_file(out + (i == 0 ? "/000.txt" : "/001.txt"));
+    CHECK(std::count(lines.begin(), lines.end(), '\n') == static_cast<std::ptrdiff_t>(expected.size()));
+  }
+  CHECK(read_json(folder.file("coco.json")).size() == detections);
+}
+
+TEST_CASE("cli: detect takes a list on stdin, keeps the wanted classes only, and is quiet when asked") {
+  const test::TemporaryFolder folder;
+  const std::string path = folder.file("all.json");
+  const Outcome outcome = run({"detect", "-", "-w", kWeights, "--conf", "0.1", "--classes", "7, 0", "--no-draw", "-q",
+                               "--out", folder.file("out"), "--json", path},
+                              kDigits + "images/000.png\n");
+  CHECK(outcome.code == 0);
+  CHECK(outcome.out.empty());
+  CHECK(outcome.err.empty());
+  CHECK_FALSE(std::filesystem::exists(folder.file("out")));
+  const json images = read_json(path);
+  REQUIRE(images.size() == 1);
+  std::vector<int> classes;
+  for (const json& detection : images[0]["detections"]) classes.push_back(detection["class_id"].get<int>());
+  CHECK(std::count(classes.begin(), classes.end(), 0) > 0);
+  CHECK(std::count(classes.begin(), classes.end(), 7) > 0);
+  CHECK(std::count(classes.begin(), classes.end(), 0) + std::count(classes.begin(), classes.end(), 7) ==
+        static_cast<std::ptrdiff_t>(classes.size()));
+}
+
+TEST_CASE("cli: forward writes what the detector gives") {
+  const test::TemporaryFolder folder;
+  const std::string in = folder.file("in.safetensors"), out = folder.file("out.safetensors");
+  const std::vector<std::uint8_t> pixels = golden_bytes("cli.images", std::size_t{2} * 64 * 96 * 3);
+  const auto write_input = [&](const std::string& name, DType dtype, std::vector<std::int64_t> shape) {
+    Safetensors file;
+    file.tensors[name] = {dtype, std::move(shape), std::as_bytes(std::span(pixels))};
+    write_safetensors(in, file);
+  };
+  const std::vector<std::string> arguments{"forward", "-w", kWeights, "-i", in, "-o", out, "--precision", "fp32"};
+
+  write_input("images", DType::U8, {2, 64, 96, 3});
+  REQUIRE(run(arguments).code == 0);
+  const SafetensorsFile result(out);
+  const std::int64_t anchors = 8 * 12 + 4 * 6 + 2 * 3;
+  const auto& tensors = result.contents().tensors;
+  const TensorView &scores = tensors.at("scores"), &boxes = tensors.at("boxes");
+  CHECK(scores.shape == std::vector<std::int64_t>{2, anchors, 10});
+  CHECK(boxes.shape == std::vector<std::int64_t>{2, anchors, 4});
+  const RawOutput expected = Detector(kWeights, {.precision = Precision::Fp32}).forward(pixels, 2, 64, 96);
+  CHECK(to_floats(scores) == expected.scores);
+  CHECK(to_floats(boxes) == expected.boxes);
+
+  const auto failure = [&](const std::string& name, DType dtype, std::vector<std::int64_t> shape) {
+    write_input(name, dtype, std::move(shape));
+    const Outcome outcome = run(arguments);
+    CHECK(outcome.code == 1);
+    return outcome.err;
+  };
+  CHECK(contains(failure("image", DType::U8, {2, 64, 96, 3}), "has no tensor \"images\" (it has: image)"));
+  CHECK(contains(failure("images", DType::I8, {2, 64, 96, 3}), "is I8, expected U8"));
+  CHECK(contains(failure("images", DType::U8, {2, 3, 64, 96}), "has the shape [2, 3, 64, 96], expected"));
+  CHECK(contains(failure("images", DType::U8, {2, 48, 128, 3}), "multiples of 32"));
+}
+
+TEST_CASE("cli: graph counts the operations before and after the passes") {
+  for (const ModelSpec& model : released_variants()) {
+    Graph graph = build_model(model, 1, model.input_height, model.input_width).graph;
+    const std::size_t before = graph.nodes.size();
+    optimize(graph);
+    const Outcome outcome = run({"graph", "--variant", model.variant});
+    CHECK(outcome.code == 0);
+    CHECK(graph.nodes.size() < before);
+    CHECK(outcome.out.ends_with(
+        fmt::format("\n{} operations as built, {} after the passes\n", before, graph.nodes.size())));
+    CHECK(contains(outcome.out, to_text(graph)));
+    CHECK(contains(run({"graph", "--variant", model.variant, "--plain"}).out, fmt::format("{} operations, ", before)));
+  }
+  CHECK(run({"graph", "-w", kWeights, "--dot"}).out.starts_with("digraph"));
+  const Outcome plan = run({"graph", "-w", kWeights, "--plan", "--batch", "2", "--precision", "fp32"});
+  CHECK(plan.code == 0);
+  CHECK(contains(plan.out, "batch 2"));
+  CHECK(contains(plan.out, Detector(kWeights, {.precision = Precision::Fp32, .max_batch = 2}).plan_text(2)));
+}
+
+TEST_CASE("cli: doctor names the processor and what auto would choose") {
+  const Outcome outcome = run({"doctor"});
+  CHECK(outcome.code == 0);
+  CHECK(contains(outcome.out, describe_cpu().name));
+  CHECK(contains(outcome.out, choose_device("auto", Precision::Auto).reason));
+}
+
+TEST_CASE("cli: eval agrees with the PyTorch pipeline's detections, and leaves out images that are missing") {
+  const test::TemporaryFolder folder;
+  const std::size_t kImages = 20;
+  const std::string annotations = folder.file("annotations.json"), figures = folder.file("figures.json");
+  test::write_file(annotations, annotations_of_first_images(kImages).dump());
+  const CocoAnnotations truth = read_coco_annotations(annotations);
+
+  const json expected = read_json(kDigits + "expected.json")["images"];
+  std::vector<CocoDetection> detections;
+  for (const CocoImage& image : truth.images) {
+    for (const json& row : expected.at(image.file_name)) {
+      const double x1 = row[2], y1 = row[3], x2 = row[4], y2 = row[5];
+      detections.push_back({image.id, row[0].get<int>() + 1, {x1, y1, x2 - x1, y2 - y1}, row[1].get<double>()});
+    }
+  }
+  const CocoPrecision pytorch = evaluate_coco(truth, detections);
+
+  std::vector<std::string> arguments{
+      "eval",  "-w",  kWeights,      "--images", kDigits + "images", "--ann", annotations, "--conf", "0.05",
+      "--iou", "0.7", "--precision", "fp32",     "--batch",          "8",     "--json",    figures};
+  const Outcome outcome = run(arguments);
+  CHECK(outcome.code == 0);
+  CHECK(outcome.err.empty());
+  const json found = read_json(figures);
+  CHECK(found["images"] == kImages);
+  CHECK(found["conf"] == 0.05);
+  CHECK(std::abs(found["ap"].get<double>() - *pytorch.ap) < 0.003);
+  CHECK(std::abs(found["ap50"].get<double>() - *pytorch.ap50) < 0.003);
+  CHECK(found["classes"].size() == 10);
+  CHECK(found["classes"][3]["name"] == "3");
+  CHECK(contains(outcome.out, fmt::format("{:.4f}", found["ap"].get<double>())));
+
+  test::write_file(annotations, annotations_of_first_images(kImages + 1).dump());
+  const Outcome partial = run(arguments);
+  CHECK(partial.code == 1);
+  CHECK(contains(partial.err, "020.png"));
+  CHECK(contains(partial.err, "1 of 21 images could not be read"));
+  CHECK(read_json(figures) == found);
+
+  // Names that are no class of the model: categories go by the order of their ids, when there are as many.
+  json renamed = annotations_of_first_images(kImages);
+  for (json& category : renamed["categories"]) category["name"] = "digit " + category["name"].get<std::string>();
+  test::write_file(annotations, renamed.dump());
+  CHECK(run(arguments).code == 0);
+  CHECK(read_json(figures)["ap"] == found["ap"]);
+  renamed["categories"].push_back({{"id", 99}, {"name", "letter"}});
+  test::write_file(annotations, renamed.dump());
+  const Outcome mismatch = run(arguments);
+  CHECK(mismatch.code == 1);
+  CHECK(contains(mismatch.err, "has 11 categories, among them \"digit 0\""));
+}
