@@ -163,3 +163,18 @@ TEST_CASE("checkpoint: big-endian tensors are refused") {
   const std::string content = patched("legacy.pth", "little_endianq\x02\x88", "little_endianq\x02\x89");
   CHECK(test::contains(refusal(content), "big-endian"));
 }
+
+TEST_CASE("checkpoint: a safetensors header of any length is not taken for a pickle") {
+  // A length of 128 and some multiple of 256 begins with the byte that opens a pickle.
+  for (const std::size_t length : {std::size_t{128}, std::size_t{0x280}}) {
+    std::string header = R"({"x":{"dtype":"F32","shape":[1],"data_offsets":[0,4]}})";
+    header.resize(length, ' ');
+    std::string file(8, '\0');
+    file[0] = static_cast<char>(length & 0xff);
+    file[1] = static_cast<char>(length >> 8);
+    file += header + std::string(4, '\0');
+    const Checkpoint checkpoint = parse_checkpoint(test::as_bytes(file), "x.safetensors");
+    CHECK(checkpoint.format == CheckpointFormat::Safetensors);
+    CHECK(checkpoint.tensors.size() == 1);
+  }
+}

@@ -322,10 +322,12 @@ void check_zip_checksums(Bytes bytes, std::string_view origin) {
 
 CheckpointFormat recognise_format(Bytes bytes) {
   const std::string_view text{reinterpret_cast<const char*>(bytes.data()), std::min<std::size_t>(bytes.size(), 512)};
+  // First, because the header's length may begin with any byte, a pickle's among them. No other format has a brace
+  // there: a pickle's magic number and a zip entry's method stand in its place.
+  if (text.size() > 8 && text[8] == '{') return CheckpointFormat::Safetensors;
   if (text.starts_with("PK\x03\x04") || text.starts_with("PK\x05\x06")) return CheckpointFormat::Zip;
   if (text.size() > 2 && text[0] == '\x80' && text[1] <= 5) return CheckpointFormat::Pickle;
   if (text.size() > 262 && text.substr(257).starts_with("ustar")) return CheckpointFormat::Tar;
-  if (text.size() > 8 && text[8] == '{') return CheckpointFormat::Safetensors;
   return CheckpointFormat::Unknown;
 }
 

@@ -48,8 +48,9 @@ class SafetensorsFile {
   Safetensors contents_;
 };
 
-// Writes the file in the map's order, tensor data 8-byte aligned; the same input gives the same bytes. It is written
-// beside `path` and renamed, so that no half-written file is ever seen. Throws Error when it cannot be written.
+// Writes the tensors with the largest elements first, then by name, so that each is aligned to its type without gaps;
+// the same input gives the same bytes. The file is written beside `path` and renamed, so that no half-written one is
+// ever seen. Throws Error when it cannot be written.
 void write_safetensors(const std::string& path, const Safetensors& contents);
 
 }  // namespace damoyolo
