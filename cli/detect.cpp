@@ -9,6 +9,7 @@
 #include <map>
 #include <memory>
 #include <optional>
+#include <set>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -105,6 +106,7 @@ class FolderWriter {
     std::error_code failed;
     fs::create_directories(folder_, failed);
     if (failed || !fs::is_directory(folder_, failed)) throw Error("{}: the folder cannot be made", folder_.string());
+    if (pictures_) refuse_to_overwrite(images);
   }
 
   ~FolderWriter() {
@@ -134,6 +136,21 @@ class FolderWriter {
   double milliseconds() const { return milliseconds_; }  // of all images together
 
  private:
+  void refuse_to_overwrite(const std::vector<std::string>& images) const {
+    const auto place = [](const fs::path& path) {
+      std::error_code failed;
+      return fs::weakly_canonical(path, failed);
+    };
+    std::set<fs::path> places;
+    for (const std::string& image : images) places.insert(place(image));
+    for (const std::string& stem : stems_) {
+      const fs::path picture = folder_ / (stem + ".png");
+      if (places.contains(place(picture)))
+        throw Error("{}: is an image and would be overwritten, expected another folder for the annotated pictures",
+                    picture.string());
+    }
+  }
+
   void write_picture(const std::string& path, const ImageResult& result, Image& image) const {
     std::vector<Annotation> annotations;
     for (const Detection& found : result.detections) {

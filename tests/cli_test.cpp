@@ -196,6 +196,17 @@ TEST_CASE("cli: detect reports a broken image, and its neighbours are as without
   CHECK(read_json(folder.file("coco.json")).size() == detections);
 }
 
+TEST_CASE("cli: detect does not overwrite the images it reads") {
+  const test::TemporaryFolder folder;
+  const std::string image = folder.file("scene.png");
+  const std::string before = test::read_file(kDigits + "images/000.png");
+  test::write_file(image, before);
+  const Outcome outcome = run({"detect", image, "-w", kWeights, "--out", folder.file(".")});
+  CHECK(outcome.code == 1);
+  CHECK(contains(outcome.err, "scene.png: is an image and would be overwritten"));
+  CHECK(test::read_file(image) == before);
+}
+
 TEST_CASE("cli: detect takes a list on stdin, keeps the wanted classes only, and is quiet when asked") {
   const test::TemporaryFolder folder;
   const std::string path = folder.file("all.json");
