@@ -39,11 +39,7 @@ using std::min;
 
 namespace simt {
 
-constexpr unsigned kMaxThreads = 1024;
 constexpr std::size_t kMaxSharedBytes = 227 * 1024;
-
-// Runs every block of the grid, calling `thread` once per thread. Throws damoyolo::Error for the faults named above.
-void run(dim3 grid, dim3 block, std::size_t shared_bytes, const std::function<void()>& thread);
 
 // The dynamic shared memory of the running block, aligned to 128 bytes, filled with NaN patterns when it starts.
 void* dynamic_shared();
@@ -174,8 +170,9 @@ cudaError_t cudaFuncSetAttribute(Kernel*, cudaFuncAttribute, int bytes) {
 }
 
 namespace simt {
+// Runs every block of the grid, calling `thread` once per thread.
 cudaError_t launch(const cudaLaunchConfig_t& config, const std::function<void()>& thread);
-}
+}  // namespace simt
 
 template <typename... Parameters, typename... Arguments>
 cudaError_t cudaLaunchKernelEx(const cudaLaunchConfig_t* config, void (*kernel)(Parameters...),

@@ -31,6 +31,7 @@ namespace {
 using damoyolo::Error;
 
 constexpr std::size_t kStackBytes = 64 * 1024;
+constexpr unsigned kMaxThreads = 1024;
 
 enum class State { Ready, AtBlockBarrier, AtWarpBarrier, Done };
 
@@ -187,6 +188,27 @@ void run_block() {
   }
 }
 
+// Throws Error for the faults that cuda_runtime.h names.
+void run(dim3 grid, dim3 block, std::size_t shared_bytes, const std::function<void()>& thread) {
+  machine.thread = &thread;
+  machine.threads = std::size_t{block.x} * block.y * block.z;
+  machine.shared.resize(shared_bytes + 127);
+  blockDim = block;
+  gridDim = grid;
+  try {
+    for (unsigned z = 0; z < grid.z; ++z)
+      for (unsigned y = 0; y < grid.y; ++y)
+        for (unsigned x = 0; x < grid.x; ++x) {
+          blockIdx = {x, y, z};
+          std::fill(machine.shared.begin(), machine.shared.end(), std::byte{0xff});
+          run_block();
+        }
+  } catch (...) {
+    machine.fibers.clear();  // some stopped in the middle; their stacks must not be used again
+    throw;
+  }
+}
+
 std::string last_failure;
 
 }  // namespace
@@ -230,26 +252,6 @@ unsigned vote(unsigned mask, bool value, Site site) {
       votes |= 1u << (i - first);
   warp_barrier(mask, site);
   return votes;
-}
-
-void run(dim3 grid, dim3 block, std::size_t shared_bytes, const std::function<void()>& thread) {
-  machine.thread = &thread;
-  machine.threads = std::size_t{block.x} * block.y * block.z;
-  machine.shared.resize(shared_bytes + 127);
-  blockDim = block;
-  gridDim = grid;
-  try {
-    for (unsigned z = 0; z < grid.z; ++z)
-      for (unsigned y = 0; y < grid.y; ++y)
-        for (unsigned x = 0; x < grid.x; ++x) {
-          blockIdx = {x, y, z};
-          std::fill(machine.shared.begin(), machine.shared.end(), std::byte{0xff});
-          run_block();
-        }
-  } catch (...) {
-    machine.fibers.clear();  // some stopped in the middle; their stacks must not be used again
-    throw;
-  }
 }
 
 cudaError_t launch(const cudaLaunchConfig_t& config, const std::function<void()>& thread) {
