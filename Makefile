@@ -24,7 +24,7 @@ ifeq ($(MAKELEVEL),0)
 MAKEFLAGS += -j$(shell nproc)
 endif
 
-LIB_SOURCES  := $(wildcard engine/*.cpp engine/core/*.cpp engine/cpu/*.cpp engine/eval/*.cpp engine/model/*.cpp \
+LIB_SOURCES  := $(wildcard engine/*.cpp engine/core/*.cpp engine/cpu/*.cpp engine/model/*.cpp \
                            engine/passes/*.cpp weights/*.cpp loader/*.cpp)
 CLI_SOURCES  := $(wildcard cli/*.cpp)
 TEST_SOURCES := $(wildcard tests/*.cpp)

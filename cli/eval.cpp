@@ -18,9 +18,9 @@
 #include "cli/text.h"
 #include "engine/core/error.h"
 #include "engine/detector.h"
-#include "engine/eval/coco_eval.h"
 #include "engine/nms.h"
 #include "loader/coco_annotations.h"
+#include "loader/coco_eval.h"
 #include "loader/progress.h"
 
 namespace damoyolo::cli {

@@ -43,8 +43,8 @@ class JsonArrayFile {
 };
 
 // An array with an object for every image:
-//   {"image", "width", "height", "detections": [{"class_id", "label", "score", "box": [x1, y1, x2, y2]}], "ms": {step:
-//   time}}
+//   {"image", "width", "height", "detections": [{"class_id", "label", "score", "box": [x1, y1, x2, y2]}],
+//    "ms": {step: time}}
 // Boxes are in pixels of the original image; a class without a name has its number as label. Bytes of a path that are
 // not UTF-8 become U+FFFD.
 class JsonResults {
@@ -61,8 +61,7 @@ class JsonResults {
 // COCO's results format: an array with {"image_id", "category_id", "bbox": [x, y, width, height], "score"} for every
 // detection.
 //   image_id     `image_ids`' for the file name (without folder) when it has it; else the name itself when it is a
-//   number,
-//                as in 000000000139.jpg; else the image's place among all images added, from 1
+//                number, as in 000000000139.jpg; else the image's place among all images added, from 1
 //   category_id  1 + class; for the 80 classes of COCO the ids of its annotation files, which go up to 90
 class CocoResults {
  public:

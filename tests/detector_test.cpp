@@ -9,8 +9,8 @@
 #include <nlohmann/json.hpp>
 
 #include "engine/core/error.h"
-#include "engine/eval/coco_eval.h"
 #include "loader/coco_annotations.h"
+#include "loader/coco_eval.h"
 #include "loader/image.h"
 #include "tests/temporary_folder.h"
 #include "weights/import.h"

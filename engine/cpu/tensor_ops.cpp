@@ -28,9 +28,16 @@ void with_type(DType dtype, Function function) {
     function(float{});
 }
 
+template <typename T>
+void add(T* target, const T* a, const T* b, int n) {
+#pragma omp simd
+  for (int i = 0; i < n; ++i) target[i] = static_cast<float>(a[i]) + static_cast<float>(b[i]);
+}
+
 // max(a, b) of n elements. bf16 orders as float does, so only the comparison converts.
 template <typename T>
 void maximum(T* target, const T* a, const T* b, int n) {
+#pragma omp simd
   for (int i = 0; i < n; ++i) target[i] = static_cast<float>(a[i]) < static_cast<float>(b[i]) ? b[i] : a[i];
 }
 
@@ -137,7 +144,7 @@ void assemble(const Channels& source, const Channels& residual, const Channels& 
         continue;
       }
       const T* added = pixel<T>(residual, i);
-      for (int c = 0; c < channels; ++c) into[c] = static_cast<float>(from[c]) + static_cast<float>(added[c]);
+      add(into, from, added, channels);
     }
   });
 }

@@ -1,4 +1,4 @@
-#include "engine/eval/coco_eval.h"
+#include "loader/coco_eval.h"
 
 #include <algorithm>
 #include <bitset>
