@@ -1,0 +1,79 @@
+// Convolutions on the device: what the plan asks for, and everything that can compute it.
+//
+// A problem is a convolution node with its views' strides and types. conv_candidates() lists the kernels that compute
+// it: our own, cuDNN's and cuBLASLt's, with our epilogue kernel behind those that cannot do all of it. All of them
+// take the same pointers and give the same result up to rounding, so that a plan may choose by heuristics or by
+// timing.
+#pragma once
+
+#include <cuda_runtime_api.h>
+
+#include <cstddef>
+#include <cstdint>
+#include <functional>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "engine/conv_weights.h"
+#include "engine/core/activation.h"
+#include "engine/core/dtype.h"
+#include "engine/graph.h"
+
+namespace damoyolo::cuda {
+
+struct Libraries;
+
+// What a convolution node means (engine/graph.h), with the places its tensors have in their buffers.
+struct ConvProblem {
+  enum class Residual : std::uint8_t {
+    None,
+    Same,  // of the output's size
+    Half,  // of half its height and width, read with nearest ×2
+  };
+
+  Shape in, out;
+  int in_pixel_stride = 0, out_pixel_stride = 0, residual_pixel_stride = 0;  // elements between pixels
+  int kernel = 1, stride = 1, groups = 1;                                    // groups: 1 or in.c
+  Activation act = Activation::None;
+  Residual residual = Residual::None;
+  bool residual_first = true;
+  DType type = DType::F32;      // of input, weights and residual: F32, BF16 or F16
+  DType out_type = DType::F32;  // `type`, or F32 for the head
+  bool allow_tf32 = false;      // F32 only: round inputs to 10 bits of mantissa for the tensor cores
+
+  bool operator==(const ConvProblem&) const = default;
+};
+
+// Device addresses of the views' first channels. `out` may be the residual's memory when that has the same size, never
+// the input's. workspace: ConvKernel::workspace_bytes(), aligned to 256 bytes; nobody else's while the kernel runs.
+struct ConvPointers {
+  const void* in = nullptr;
+  void* out = nullptr;
+  const void* residual = nullptr;
+  void* workspace = nullptr;
+};
+
+// One convolution, ready to run. Weights are packed and uploaded at construction, into memory that it owns on the
+// device that was current then.
+class ConvKernel {
+ public:
+  virtual ~ConvKernel() = default;
+  // Stable from run to run on one device and library version: plans are stored by it.
+  virtual std::string name() const = 0;
+  virtual std::size_t workspace_bytes() const = 0;
+  // Enqueues the work; also while the stream is being captured. One thread at a time per kernel and per Libraries.
+  virtual void run(const ConvPointers& pointers, cudaStream_t stream) = 0;
+};
+
+struct ConvCandidate {
+  std::string name;  // of the kernel it makes
+  double predicted_seconds = 0;
+  std::function<std::unique_ptr<ConvKernel>(const ConvWeights&)> make;  // must not outlive the Libraries
+};
+
+// All that can compute the problem on the current device, the fastest by prediction first; never empty, unless no
+// library is there that could, which throws Error.
+std::vector<ConvCandidate> conv_candidates(const ConvProblem& problem, Libraries& libraries);
+
+}  // namespace damoyolo::cuda
