@@ -2,6 +2,7 @@
 #   all      build/damoyolo
 #   demo     sets up what is missing, builds, and finds the digits in the bundled pictures
 #   test     sets up what is missing, builds and runs every test
+#   bench    the programs that bench/ measures with
 #   fuzz     feeds the file readers random input, a minute each
 #   setup, format, clean
 #
@@ -33,7 +34,7 @@ FUZZ_SOURCES := $(wildcard tests/fuzz/*.cpp)
 objects      = $(patsubst %,$(BUILD)/obj/%.o,$(1))
 LIB_OBJECTS := $(call objects,$(LIB_SOURCES))
 
-.PHONY: all setup demo test fuzz format clean
+.PHONY: all setup demo test bench fuzz format clean
 all: $(BUILD)/damoyolo
 
 # The kernels add themselves to LIB_OBJECTS, and their tests to TEST_COMMANDS.
@@ -44,6 +45,13 @@ $(BUILD)/damoyolo: $(call objects,$(CLI_SOURCES)) $(BUILD)/libdamoyolo.a
 
 $(BUILD)/tests: $(call objects,$(TEST_SOURCES) $(filter-out cli/main.cpp,$(CLI_SOURCES))) $(BUILD)/libdamoyolo.a
 	$(CXX) $(LDFLAGS) -o $@ $^ $(LDLIBS)
+
+$(BUILD)/network-bench: $(call objects,bench/network_bench.cpp) $(BUILD)/libdamoyolo.a
+$(BUILD)/golden-checkpoint: $(call objects,bench/golden_checkpoint.cpp) $(BUILD)/libdamoyolo.a
+$(BUILD)/network-bench $(BUILD)/golden-checkpoint:
+	$(CXX) $(LDFLAGS) -o $@ $^ $(LDLIBS)
+
+bench: all $(BUILD)/network-bench $(BUILD)/golden-checkpoint
 
 $(BUILD)/%_fuzz: $(BUILD)/obj/tests/fuzz/%_fuzz.cpp.o $(BUILD)/libdamoyolo.a
 	$(CXX) $(LDFLAGS) -fsanitize=fuzzer -o $@ $^ $(LDLIBS)

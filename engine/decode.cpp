@@ -21,9 +21,12 @@ DAMOYOLO_SIMD float largest(const float* x, int n) {
   return result;
 }
 
-float expected_bin(const float* logits, int bins) {
-  const float peak = largest(logits, bins);
+DAMOYOLO_SIMD float expected_bin(const float* logits, int bins) {
+  float peak = -INFINITY;
+#pragma omp simd reduction(max : peak)
+  for (int bin = 0; bin < bins; ++bin) peak = logits[bin] > peak ? logits[bin] : peak;
   float total = 0.f, weighted = 0.f;
+#pragma omp simd reduction(+ : total, weighted)
   for (int bin = 0; bin < bins; ++bin) {
     const float weight = exp_of(logits[bin] - peak);
     total += weight;

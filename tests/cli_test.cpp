@@ -13,7 +13,7 @@
 #include <vector>
 
 #include "engine/detector.h"
-#include "engine/eval/coco_eval.h"
+#include "loader/coco_eval.h"
 #include "engine/model/build.h"
 #include "engine/passes/passes.h"
 #include "loader/image.h"

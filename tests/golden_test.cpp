@@ -4,17 +4,14 @@
 #include <doctest/doctest.h>
 
 #include <cmath>
-#include <fstream>
-#include <map>
-#include <nlohmann/json.hpp>
 
 #include "engine/cpu/network.h"
 #include "engine/model/build.h"
 #include "engine/passes/passes.h"
+#include "tests/golden_checkpoint.h"
 #include "tests/golden_generator.h"
 #include "tests/temporary_folder.h"
 #include "weights/import.h"
-#include "weights/recognise.h"
 #include "weights/weights_file.h"
 
 using namespace damoyolo;
@@ -23,37 +20,6 @@ namespace {
 
 constexpr int kBatch = 2, kHeight = 192, kWidth = 256;
 constexpr double kScoreTolerance = 2e-5, kBoxTolerance = 5e-3;  // DESIGN: fp32 on every backend
-
-float golden_value(const ExpectedTensor& tensor, double gain, float u) {
-  const auto ends_with = [&](std::string_view part) { return tensor.name.ends_with(part); };
-  const auto& shape = tensor.shape;
-  if (shape.size() == 4) {
-    const auto fan_in = static_cast<double>(shape[1] * shape[2] * shape[3]);
-    const float value = (2.f * u - 1.f) * static_cast<float>(std::sqrt(3.0 * gain / fan_in));
-    const bool stem = tensor.name.starts_with("backbone.") && (shape[1] == 3 || shape[1] == 12);
-    return stem ? value / 128.f : value;
-  }
-  if (ends_with(".weight") || ends_with(".running_var")) return 0.75f + 0.5f * u;
-  if (ends_with(".running_mean")) return 0.2f * (u - 0.5f);
-  if (ends_with(".bias")) return (u - 0.5f) * (gain > 1 ? 1.0f : 0.2f);
-  return 1.f + 0.2f * (u - 0.5f);  // scale
-}
-
-// A training checkpoint of the variant, as safetensors.
-void write_golden_checkpoint(const ModelSpec& spec, double gain, const std::string& path) {
-  std::map<std::string, std::vector<float>> values;
-  Safetensors checkpoint;
-  for (const ExpectedTensor& tensor : expected_tensors(build_model(spec, 1, 64, 64).sources, {})) {
-    std::size_t count = 1;
-    for (const std::int64_t size : tensor.shape) count *= static_cast<std::size_t>(size);
-    std::vector<float>& data = values[tensor.name];
-    data.resize(count);
-    const std::uint64_t seed = fnv1a64(tensor.name);
-    for (std::size_t i = 0; i < count; ++i) data[i] = golden_value(tensor, gain, golden_uniform(seed, i));
-    checkpoint.tensors[tensor.name] = {DType::F32, tensor.shape, std::as_bytes(std::span<const float>(data))};
-  }
-  write_safetensors(path, checkpoint);
-}
 
 // The goldens' input is NCHW.
 std::vector<std::uint8_t> golden_images() {
@@ -94,12 +60,11 @@ double feature_difference(const TensorView& golden, const std::vector<float>& ma
 }  // namespace
 
 TEST_CASE("fp32 scores, boxes and features of all variants are those of the PyTorch model") {
-  const nlohmann::json variants = nlohmann::json::parse(std::ifstream("engine/model/variants.json"));
   const std::vector<std::uint8_t> images = golden_images();
   for (const ModelSpec& spec : released_variants()) {
     CAPTURE(spec.variant);
     const test::TemporaryFolder folder;
-    write_golden_checkpoint(spec, variants.at(spec.variant).at("golden_gain"), folder.file("golden.safetensors"));
+    write_golden_checkpoint(spec, folder.file("golden.safetensors"));
     const ImportReport report =
         import_checkpoint(folder.file("golden.safetensors"), folder.file("weights.safetensors"), {});
     CHECK(report.model.variant == spec.variant);

@@ -1,17 +1,19 @@
 #include "engine/cpu/tensor_ops.h"
 
 #include <algorithm>
+#include <array>
 #include <cstring>
+#include <type_traits>
 #include <vector>
+
+#include "engine/core/simd.h"
 
 namespace damoyolo::cpu {
 namespace {
 
+// A bf16 number as stored.
 struct Bf16 {
   std::uint16_t bits;
-  Bf16() = default;
-  Bf16(float value) : bits(bf16_from_float(value)) {}
-  operator float() const { return float_from_bf16(bits); }
 };
 
 template <typename T>
@@ -28,43 +30,71 @@ void with_type(DType dtype, Function function) {
     function(float{});
 }
 
+// Every pixel value as an activation; both types hold 0..255 exactly.
 template <typename T>
-void add(T* target, const T* a, const T* b, int n) {
-#pragma omp simd
-  for (int i = 0; i < n; ++i) target[i] = static_cast<float>(a[i]) + static_cast<float>(b[i]);
-}
-
-// max(a, b) of n elements. bf16 orders as float does, so only the comparison converts.
-template <typename T>
-void maximum(T* target, const T* a, const T* b, int n) {
-#pragma omp simd
-  for (int i = 0; i < n; ++i) target[i] = static_cast<float>(a[i]) < static_cast<float>(b[i]) ? b[i] : a[i];
-}
-
-// One 5×5 max-pool of [h, w, c]: rows into `middle`, then columns.
-template <typename T>
-void pool5(const T* source, std::int64_t source_stride, T* middle, T* target, std::int64_t target_stride, int height,
-           int width, int channels) {
-  constexpr int kReach = 2;
-  const auto take = [&](T* into, const T* from, bool first) {
-    if (first)
-      std::copy_n(from, channels, into);
+std::array<T, 256> pixel_values() {
+  std::array<T, 256> values;
+  for (int i = 0; i < 256; ++i) {
+    if constexpr (std::is_same_v<T, float>)
+      values[static_cast<std::size_t>(i)] = static_cast<float>(i);
     else
-      maximum(into, into, from, channels);
-  };
+      values[static_cast<std::size_t>(i)] = {bf16_from_float(static_cast<float>(i))};
+  }
+  return values;
+}
+
+DAMOYOLO_SIMD void add(float* target, const float* a, const float* b, int n) {
+#pragma omp simd
+  for (int i = 0; i < n; ++i) target[i] = a[i] + b[i];
+}
+
+DAMOYOLO_SIMD void add(Bf16* target, const Bf16* a, const Bf16* b, int n) {
+#pragma omp simd
+  for (int i = 0; i < n; ++i)
+    target[i].bits = bf16_from_float(float_from_bf16(a[i].bits) + float_from_bf16(b[i].bits));
+}
+
+DAMOYOLO_SIMD void maximum(float* target, const float* a, const float* b, int n) {
+#pragma omp simd
+  for (int i = 0; i < n; ++i) target[i] = a[i] < b[i] ? b[i] : a[i];
+}
+
+// Sign and magnitude, turned into an integer of the same order.
+std::int16_t ordered(std::uint16_t bf16) {
+  const auto bits = static_cast<std::int16_t>(bf16);
+  return static_cast<std::int16_t>(bits ^ ((bits >> 15) & 0x7fff));
+}
+
+DAMOYOLO_SIMD void maximum(Bf16* target, const Bf16* a, const Bf16* b, int n) {
+#pragma omp simd
+  for (int i = 0; i < n; ++i) {
+    const std::uint16_t x = a[i].bits, y = b[i].bits;
+    target[i].bits = ordered(x) < ordered(y) ? y : x;
+  }
+}
+
+// A 5×5 max-pool of a dense [height][width][channels] tile in place, with `middle` of the same size. A pool along an
+// axis is the maximum with neighbours at distance 1 and 2, and for a whole row of pixels that is one long loop.
+template <typename T>
+void pool5(std::vector<T>& tile, std::vector<T>& middle, int height, int width, int channels) {
+  constexpr int kReach = 2;
+  const std::ptrdiff_t row = std::ptrdiff_t{width} * channels;
+  middle = tile;
   for (int y = 0; y < height; ++y)
-    for (int x = 0; x < width; ++x) {
-      T* into = middle + (std::int64_t{y} * width + x) * channels;
-      const int begin = std::max(0, x - kReach), end = std::min(width - 1, x + kReach);
-      for (int at = begin; at <= end; ++at)
-        take(into, source + (std::int64_t{y} * width + at) * source_stride, at == begin);
+    for (int dx = 1; dx <= std::min(kReach, width - 1); ++dx) {
+      const std::ptrdiff_t shift = std::ptrdiff_t{dx} * channels;
+      const int count = static_cast<int>(row - shift);
+      const T* from = tile.data() + y * row;
+      T* into = middle.data() + y * row;
+      maximum(into, into, from + shift, count);
+      maximum(into + shift, into + shift, from, count);
     }
+  tile = middle;
   for (int y = 0; y < height; ++y)
-    for (int x = 0; x < width; ++x) {
-      T* into = target + (std::int64_t{y} * width + x) * target_stride;
-      const int begin = std::max(0, y - kReach), end = std::min(height - 1, y + kReach);
-      for (int at = begin; at <= end; ++at)
-        take(into, middle + (std::int64_t{at} * width + x) * channels, at == begin);
+    for (int dy = -kReach; dy <= kReach; ++dy) {
+      if (dy == 0 || y + dy < 0 || y + dy >= height) continue;
+      T* into = tile.data() + y * row;
+      maximum(into, into, middle.data() + (y + dy) * row, static_cast<int>(row));
     }
 }
 
@@ -77,6 +107,7 @@ void cast(const std::uint8_t* images, const Channels& target, bool space_to_dept
   const std::int64_t row_bytes = std::int64_t{out.w} * scale * kRgb;
   with_type(target.dtype, [&](auto zero) {
     using T = decltype(zero);
+    static const std::array<T, 256> values = pixel_values<T>();
 #pragma omp parallel for schedule(static)
     for (std::int64_t row = 0; row < std::int64_t{out.n} * out.h; ++row) {
       const std::uint8_t* source = images + row * scale * row_bytes;
@@ -84,7 +115,7 @@ void cast(const std::uint8_t* images, const Channels& target, bool space_to_dept
         T* into = pixel<T>(target, row * out.w + x);
         for (int part = 0; part < scale * scale; ++part) {
           const std::uint8_t* from = source + (part % 2) * row_bytes + (std::int64_t{x} * scale + part / 2) * kRgb;
-          for (int c = 0; c < kRgb; ++c) into[part * kRgb + c] = static_cast<float>(from[c]);
+          for (int c = 0; c < kRgb; ++c) into[part * kRgb + c] = values[from[c]];
         }
       }
     }
@@ -109,6 +140,7 @@ void spp_pool(const Channels& source, const Channels& target) {
   constexpr int kChannelsAtOnce = 32;  // one to two cache lines; enough pieces for every thread
   const Shape in = source.shape;
   const int pieces = (in.c + kChannelsAtOnce - 1) / kChannelsAtOnce;
+  const int pixels = in.h * in.w;
   with_type(target.dtype, [&](auto zero) {
     using T = decltype(zero);
 #pragma omp parallel for collapse(2) schedule(static)
@@ -116,16 +148,15 @@ void spp_pool(const Channels& source, const Channels& target) {
       for (int piece = 0; piece < pieces; ++piece) {
         const int first = piece * kChannelsAtOnce;
         const int channels = std::min(kChannelsAtOnce, in.c - first);
-        std::vector<T> middle(static_cast<std::size_t>(in.h) * static_cast<std::size_t>(in.w) *
-                              static_cast<std::size_t>(channels));
-        const std::int64_t start = std::int64_t{n} * in.h * in.w;
-        const T* from = pixel<T>(source, start) + first;
-        std::int64_t stride = source.pixel_stride;
+        const std::int64_t start = std::int64_t{n} * pixels;
+        std::vector<T> tile(static_cast<std::size_t>(pixels) * static_cast<std::size_t>(channels)), middle;
+        for (int i = 0; i < pixels; ++i)
+          std::copy_n(pixel<T>(source, start + i) + first, channels, tile.data() + std::ptrdiff_t{i} * channels);
         for (int pool = 0; pool < 3; ++pool) {
-          T* into = pixel<T>(target, start) + pool * in.c + first;
-          pool5(from, stride, middle.data(), into, target.pixel_stride, in.h, in.w, channels);
-          from = into;
-          stride = target.pixel_stride;
+          pool5(tile, middle, in.h, in.w, channels);
+          for (int i = 0; i < pixels; ++i)
+            std::copy_n(tile.data() + std::ptrdiff_t{i} * channels, channels,
+                        pixel<T>(target, start + i) + pool * in.c + first);
         }
       }
   });
