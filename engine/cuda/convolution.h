@@ -41,17 +41,20 @@ struct ConvProblem {
   DType type = DType::F32;      // of input, weights and residual: F32, BF16 or F16
   DType out_type = DType::F32;  // `type`, or F32 for the head
   bool allow_tf32 = false;      // F32 only: round inputs to 10 bits of mantissa for the tensor cores
+  int alignment = 16;           // bytes, a power of two that divides every tensor's address
 
   bool operator==(const ConvProblem&) const = default;
 };
 
-// Device addresses of the views' first channels. `out` may be the residual's memory when that has the same size, never
-// the input's. workspace: ConvKernel::workspace_bytes(), aligned to 256 bytes; nobody else's while the kernel runs.
+// Device addresses of the views' first channels. `out` overlaps neither `in` nor `residual`. workspace:
+// ConvKernel::workspace_bytes(), aligned to 256 bytes; nobody else's while the kernel runs.
 struct ConvPointers {
   const void* in = nullptr;
   void* out = nullptr;
   const void* residual = nullptr;
   void* workspace = nullptr;
+
+  bool operator==(const ConvPointers&) const = default;
 };
 
 // One convolution, ready to run. Weights are packed and uploaded at construction, into memory that it owns on the
@@ -72,8 +75,12 @@ struct ConvCandidate {
   std::function<std::unique_ptr<ConvKernel>(const ConvWeights&)> make;  // must not outlive the Libraries
 };
 
-// All that can compute the problem on the current device, the fastest by prediction first; never empty, unless no
-// library is there that could, which throws Error.
+// All that can compute the problem on the current device, the fastest by prediction first. A library may still refuse
+// one when it is made, with Error; then take the next. Throws Error when there is none, or the problem breaks the
+// rules above.
 std::vector<ConvCandidate> conv_candidates(const ConvProblem& problem, Libraries& libraries);
+
+// The first candidate that can be made. Throws the last one's Error when none can.
+std::unique_ptr<ConvKernel> make_first(const std::vector<ConvCandidate>& candidates, const ConvWeights& weights);
 
 }  // namespace damoyolo::cuda
