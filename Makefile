@@ -85,7 +85,8 @@ setup:
 demo:
 	.ci/setup
 	$(MAKE) all
-	$(BUILD)/damoyolo detect weights/demo/*.png -w weights/demo/digits-ns.safetensors --out $(BUILD)/demo
+	$(BUILD)/damoyolo detect weights/demo/*.png -w weights/demo/digits-ns.safetensors --conf 0.4 --iou 0.5 \
+	  --out $(BUILD)/demo
 
 # The tests run twice, the second time with the address and undefined-behaviour sanitizers, and then the readers are
 # fed random input for a short while.
