@@ -1,0 +1,78 @@
+#include "engine/cuda/conv_methods.h"
+
+#include <algorithm>
+
+#include "engine/cuda/cublaslt_convolution.h"
+#include "engine/cuda/depthwise_convolution.h"
+
+namespace damoyolo::cuda {
+namespace {
+
+constexpr double kLaunchSeconds = 3e-6;
+
+// Relative to the device's peak. cuDNN computes grouped convolutions with kernels made for few groups.
+constexpr double kDenseEfficiency = 0.6, kGroupedEfficiency = 0.05;
+// cuDNN's implicit products follow the windows, which a 1×1 convolution pays for without need.
+constexpr double kCudnnOverhead = 1.1;
+
+double bytes_of(const Shape& shape, DType type) {
+  return static_cast<double>(shape.elements()) * static_cast<double>(size_of(type));
+}
+
+double residual_bytes(const ConvProblem& problem) {
+  switch (problem.residual) {
+    case ConvProblem::Residual::None: return 0;
+    case ConvProblem::Residual::Same: return bytes_of(problem.out, problem.type);
+    case ConvProblem::Residual::Half: return bytes_of(problem.out, problem.type) / 4;
+  }
+  return 0;
+}
+
+double peak_flops(const ConvProblem& problem, const DeviceTraits& device) {
+  const double tensor = problem.type != DType::F32 ? device.half_flops : problem.allow_tf32 ? device.tf32_flops : 0;
+  return std::max(tensor, device.float_flops);
+}
+
+// Of the convolution and what is fused with it.
+double kernel_seconds(const ConvProblem& problem, double flops_per_second, const DeviceTraits& device) {
+  const double taps = static_cast<double>(problem.in.c) / problem.groups * problem.kernel * problem.kernel;
+  const double flops = 2 * taps * static_cast<double>(problem.out.elements());
+  const double bytes = bytes_of(problem.in, problem.type) + bytes_of(problem.out, problem.out_type) +
+                       taps * problem.out.c * static_cast<double>(size_of(problem.type)) + residual_bytes(problem);
+  return kLaunchSeconds + std::max(flops / flops_per_second, bytes / device.bytes_per_second);
+}
+
+double epilogue_seconds(const ConvProblem& problem, const ConvSplit& split, const DeviceTraits& device) {
+  if (!split.epilogue) return 0;
+  const double bytes = bytes_of(problem.out, split.first.out_type) + bytes_of(problem.out, problem.out_type) +
+                       residual_bytes(problem) - residual_bytes(split.first);
+  return kLaunchSeconds + bytes / device.bytes_per_second;
+}
+
+}  // namespace
+
+std::vector<ConvMethod> conv_methods(const ConvProblem& problem, const ConvCapabilities& capabilities) {
+  const DeviceTraits& device = capabilities.device;
+  std::vector<ConvMethod> methods;
+  const auto offer = [&](ConvMethod::Kind kind, std::size_t fused, double flops_per_second, double overhead) {
+    const ConvSplit parts = split(problem, fused);
+    methods.push_back(
+        {kind, parts,
+         overhead * kernel_seconds(parts.first, flops_per_second, device) + epilogue_seconds(problem, parts, device)});
+  };
+
+  const std::size_t all = steps_of(problem).size();
+  const double dense = kDenseEfficiency * peak_flops(problem, device);
+  const double grouped = kGroupedEfficiency * device.float_flops;
+  if (has_depthwise_kernel(problem)) offer(ConvMethod::Kind::Depthwise, all, device.float_flops, 1);
+  if (capabilities.cublaslt && is_matrix_product(problem))
+    offer(ConvMethod::Kind::CublasLt, steps_in_cublaslt(problem), dense, 1);
+  if (capabilities.cudnn)
+    for (std::size_t fused = 0; fused <= steps_in_cudnn(problem); ++fused)
+      offer(ConvMethod::Kind::Cudnn, fused, problem.groups > 1 ? grouped : dense, kCudnnOverhead);
+  std::stable_sort(methods.begin(), methods.end(),
+                   [](const ConvMethod& a, const ConvMethod& b) { return a.predicted_seconds < b.predicted_seconds; });
+  return methods;
+}
+
+}  // namespace damoyolo::cuda

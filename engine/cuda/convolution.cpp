@@ -1,0 +1,109 @@
+#include "engine/cuda/convolution.h"
+
+#include <fmt/ranges.h>
+
+#include <algorithm>
+#include <bit>
+#include <iterator>
+
+#include "engine/core/error.h"
+#include "engine/cuda/conv_methods.h"
+#include "engine/cuda/cublaslt_convolution.h"
+#include "engine/cuda/cudnn_convolution.h"
+#include "engine/cuda/depthwise_convolution.h"
+#include "engine/cuda/runtime.h"
+
+namespace damoyolo::cuda {
+namespace {
+
+// How much slower than the one before it a library's next proposal is taken to be: enough to keep their order.
+constexpr double kNextProposal = 1.02;
+
+void require(bool holds, const char* expected) {
+  if (!holds) throw Error("a convolution on the device expects {}", expected);
+}
+
+void require_valid(const ConvProblem& p) {
+  const auto is_storage = [](DType type) { return type == DType::F32 || type == DType::BF16 || type == DType::F16; };
+  const auto windows = [&](int size) { return (size + p.stride - 1) / p.stride; };
+  require(p.in.elements() > 0 && p.out.elements() > 0, "tensors with positive sizes");
+  require(p.kernel >= 1 && p.kernel % 2 == 1 && p.stride >= 1, "an odd kernel and a stride of at least 1");
+  require(p.groups == 1 || (p.groups == p.in.c && p.out.c == p.in.c), "one group, or one for each channel");
+  require(p.out.n == p.in.n && p.out.h == windows(p.in.h) && p.out.w == windows(p.in.w),
+          "an output of the input's size over the stride");
+  require(is_storage(p.type), "tensors of F32, BF16 or F16");
+  require(p.out_type == p.type || p.out_type == DType::F32, "an output of the input's type or F32");
+  require(p.in_pixel_stride >= p.in.c && p.out_pixel_stride >= p.out.c, "pixel strides of at least the channels");
+  require(p.residual == ConvProblem::Residual::None || p.residual_pixel_stride >= p.out.c,
+          "a residual whose pixel stride is at least its channels");
+  require(p.residual != ConvProblem::Residual::Half || (p.out.h % 2 == 0 && p.out.w % 2 == 0),
+          "an output of even height and width, when the residual has half the size");
+  require(p.alignment >= static_cast<int>(size_of(p.type)) && std::has_single_bit(static_cast<unsigned>(p.alignment)),
+          "an alignment that is a power of two and holds an element");
+}
+
+// All kernels for one method, in the library's order.
+std::vector<ConvCandidate> expand(const ConvProblem& problem, const ConvMethod& method, const Libraries& libraries) {
+  std::vector<ConvCandidate> candidates;
+  double seconds = method.predicted_seconds;
+  const ConvSplit& split = method.split;
+  const auto add = [&](std::string name, auto make_part) {
+    candidates.push_back({std::move(name), seconds, [=](const ConvWeights& weights) {
+                            return with_epilogue(make_part(weights), problem, split, weights);
+                          }});
+    seconds *= kNextProposal;
+  };
+  switch (method.kind) {
+    case ConvMethod::Kind::Depthwise:
+      add(kDepthwiseName, [=](const ConvWeights& weights) { return make_depthwise_kernel(problem, weights); });
+      break;
+    case ConvMethod::Kind::CublasLt: {
+      const CublasLt& cublaslt = *libraries.cublaslt;
+      for (const auto& algorithm : CublasLtProduct(cublaslt, split).algorithms())
+        add(cublaslt_name(cublaslt, split, algorithm.algo), [=, &cublaslt](const ConvWeights& weights) {
+          return make_cublaslt_kernel(cublaslt, split, algorithm, weights);
+        });
+      break;
+    }
+    case ConvMethod::Kind::Cudnn: {
+      const Cudnn& cudnn = *libraries.cudnn;
+      for (const auto& config : cudnn_configs(cudnn, split))
+        add(config->name,
+            [=, &cudnn](const ConvWeights& weights) { return make_cudnn_kernel(cudnn, split, config, weights); });
+      break;
+    }
+  }
+  return candidates;
+}
+
+}  // namespace
+
+std::vector<ConvCandidate> conv_candidates(const ConvProblem& problem, Libraries& libraries) {
+  require_valid(problem);
+  std::vector<ConvCandidate> candidates;
+  for (const ConvMethod& method :
+       conv_methods(problem, {libraries.cudnn != nullptr, libraries.cublaslt != nullptr, libraries.device}))
+    std::ranges::move(expand(problem, method, libraries), std::back_inserter(candidates));
+  if (candidates.empty())
+    throw Error("nothing computes a convolution {0}x{0} stride {1} of {2} to {3} channels in {4} here: {5}",
+                problem.kernel, problem.stride, problem.in.c, problem.out.c, name_of(problem.type),
+                fmt::join(libraries.report, "; "));
+  std::ranges::stable_sort(candidates, {}, &ConvCandidate::predicted_seconds);
+  return candidates;
+}
+
+std::unique_ptr<ConvKernel> make_first(const std::vector<ConvCandidate>& candidates, const ConvWeights& weights) {
+  for (std::size_t i = 0; i + 1 < candidates.size(); ++i) {
+    try {
+      return candidates[i].make(weights);
+    } catch (const OutOfDeviceMemory&) {
+      throw;
+    } catch (const Error&) {
+      // Libraries may propose what they then refuse.
+    }
+  }
+  if (candidates.empty()) throw Error("there is no candidate for the convolution");
+  return candidates.back().make(weights);
+}
+
+}  // namespace damoyolo::cuda

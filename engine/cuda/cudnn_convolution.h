@@ -1,0 +1,42 @@
+// Convolutions by cuDNN's graph API.
+#pragma once
+
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "engine/cuda/conv_split.h"
+#include "engine/cuda/cudnn_descriptor.h"
+
+namespace damoyolo::cuda {
+
+// What a graph's tensors are called when it runs.
+enum CudnnTensor : std::int64_t { kCudnnInput = 1, kCudnnWeights, kCudnnBias, kCudnnResidual, kCudnnOutput };
+
+// The first part of a split as an operation graph: the convolution, then one pointwise operation per step, with sums
+// and everything between in fp32. Tensors have their NHWC strides; the weights are [out, k, k, in/groups], the bias is
+// fp32. Finished descriptors keep those they were made from, here in the order they were made, the graph last.
+struct CudnnGraph {
+  std::vector<CudnnDescriptor> descriptors;
+  const CudnnDescriptor& graph() const { return descriptors.back(); }
+};
+
+// Null when cuDNN cannot take the graph.
+std::shared_ptr<const CudnnGraph> build_cudnn_graph(const Cudnn& cudnn, const ConvSplit& split);
+
+// One way to run a graph: an engine of cuDNN and its settings.
+struct CudnnConfig {
+  std::shared_ptr<const CudnnGraph> graph;
+  CudnnDescriptor config;
+  std::string name;  // "cudnn:conv+bias:38:2=3,13=1": the steps, the engine and its settings
+};
+
+// Best first: what heuristic A proposes, then its fallbacks. Only engines that give the same bytes every time, and,
+// for fp32 without TF32, only those that use no tensor cores and convert no inputs.
+std::vector<std::shared_ptr<const CudnnConfig>> cudnn_configs(const Cudnn& cudnn, const ConvSplit& split);
+
+// The kernel for the first part of a split. Throws Error when cuDNN refuses the configuration.
+std::unique_ptr<ConvKernel> make_cudnn_kernel(const Cudnn& cudnn, const ConvSplit& split,
+                                              std::shared_ptr<const CudnnConfig> config, const ConvWeights& weights);
+
+}  // namespace damoyolo::cuda

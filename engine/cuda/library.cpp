@@ -1,0 +1,229 @@
+#include "engine/cuda/library.h"
+
+#include <cuda_runtime_api.h>
+#include <dlfcn.h>
+
+#include <algorithm>
+#include <array>
+#include <cstdlib>
+#include <string_view>
+
+#include "engine/core/error.h"
+
+namespace damoyolo::cuda {
+namespace {
+
+namespace fs = std::filesystem;
+
+void check(cudaError_t status, const char* call) {
+  if (status != cudaSuccess) throw Error("{} failed: {}", call, cudaGetErrorString(status));
+}
+
+std::string environment(const char* name) {
+  const char* value = std::getenv(name);
+  return value ? value : "";
+}
+
+std::vector<fs::path> split_paths(std::string_view list) {
+  std::vector<fs::path> paths;
+  while (!list.empty()) {
+    const auto end = std::min(list.find(':'), list.size());
+    if (end > 0) paths.emplace_back(list.substr(0, end));
+    list.remove_prefix(std::min(end + 1, list.size()));
+  }
+  return paths;
+}
+
+// The folders in `folder` whose names begin with `prefix`, in order of their names.
+std::vector<fs::path> subfolders(const fs::path& folder, std::string_view prefix) {
+  std::vector<fs::path> found;
+  std::error_code ignored;
+  for (fs::directory_iterator entry(folder, ignored), end; entry != end; entry.increment(ignored))
+    if (entry->path().filename().string().starts_with(prefix) && entry->is_directory(ignored))
+      found.push_back(entry->path());
+  std::sort(found.begin(), found.end());
+  return found;
+}
+
+// Where NVIDIA's packages put libraries under the root of a Python environment.
+std::vector<fs::path> package_folders(const fs::path& root) {
+  std::vector<fs::path> found;
+  for (const fs::path& python : subfolders(root / "lib", "python3"))
+    for (const char* packages : {"site-packages", "dist-packages"})
+      for (const fs::path& package : subfolders(python / packages / "nvidia", "")) found.push_back(package / "lib");
+  return found;
+}
+
+struct OpenedLibrary {
+  void* handle = nullptr;
+  std::string path;    // as the loader knows it
+  std::string reason;  // why there is none
+};
+
+// The path of the file that a function came from.
+std::string path_of(void* library, const char* function) {
+  Dl_info info{};
+  void* address = dlsym(library, function);
+  return address && dladdr(address, &info) && info.dli_fname ? info.dli_fname : "";
+}
+
+// Never closed: the libraries have threads and exit handlers of their own.
+OpenedLibrary open_library(const std::vector<std::string>& names, const char* function) {
+  const std::vector<fs::path> given = split_paths(environment("DAMOYOLO_CUDA_LIBRARIES"));
+  std::vector<std::string> files;
+  std::error_code ignored;
+  if (given.empty()) files = names;
+  for (const fs::path& folder : given.empty() ? library_folders(environment) : given)
+    for (const std::string& name : names)
+      if (const fs::path file = folder / name; fs::exists(file, ignored)) files.push_back(file.string());
+
+  std::string reason = "not found";
+  for (const std::string& file : files) {
+    if (void* handle = dlopen(file.c_str(), RTLD_NOW | RTLD_LOCAL)) return {handle, path_of(handle, function), ""};
+    // A file that is there and cannot be opened says more than the loader's path that has none.
+    const char* message = dlerror();
+    if (message && fs::path(file).is_absolute()) reason = message;
+  }
+  return {nullptr, "", reason};
+}
+
+template <typename Function>
+void resolve(void* library, const char* name, const std::string& path, Function& function) {
+  function = reinterpret_cast<Function>(dlsym(library, name));
+  if (!function) throw Error("{} has no function {}", path, name);
+}
+
+std::unique_ptr<Cudnn> open_cudnn(std::vector<std::string>& report) {
+  const OpenedLibrary library = open_library({"libcudnn.so.9"}, "cudnnGetVersion");
+  if (!library.handle) {
+    report.push_back("cuDNN: " + library.reason);
+    return nullptr;
+  }
+  try {
+    auto cudnn = std::make_unique<Cudnn>();
+#define DAMOYOLO_RESOLVE(function) resolve(library.handle, #function, library.path, cudnn->functions.function);
+    DAMOYOLO_CUDNN_FUNCTIONS(DAMOYOLO_RESOLVE)
+#undef DAMOYOLO_RESOLVE
+    const auto version = cudnn->functions.cudnnGetVersion();
+    if (version / 10000 != CUDNN_MAJOR)
+      throw Error("{} is version {}, where {}.x is needed", library.path, version, CUDNN_MAJOR);
+    check(cudnn->functions, cudnn->functions.cudnnCreate(&cudnn->handle), "cudnnCreate");
+    report.push_back(
+        fmt::format("cuDNN {}.{}.{}: {}", version / 10000, version / 100 % 100, version % 100, library.path));
+    return cudnn;
+  } catch (const Error& error) {
+    report.push_back(fmt::format("cuDNN: {}", error.what()));
+    return nullptr;
+  }
+}
+
+std::unique_ptr<CublasLt> open_cublaslt(std::vector<std::string>& report) {
+  const OpenedLibrary library = open_library({"libcublasLt.so.13", "libcublasLt.so.12"}, "cublasLtGetVersion");
+  if (!library.handle) {
+    report.push_back("cuBLASLt: " + library.reason);
+    return nullptr;
+  }
+  try {
+    auto cublaslt = std::make_unique<CublasLt>();
+#define DAMOYOLO_RESOLVE(function) resolve(library.handle, #function, library.path, cublaslt->functions.function);
+    DAMOYOLO_CUBLASLT_FUNCTIONS(DAMOYOLO_RESOLVE)
+#undef DAMOYOLO_RESOLVE
+    const auto version = cublaslt->functions.cublasLtGetVersion();
+    if (version < 120000) throw Error("{} is version {}, where 12.0 or later is needed", library.path, version);
+    check(cublaslt->functions, cublaslt->functions.cublasLtCreate(&cublaslt->handle), "cublasLtCreate");
+    report.push_back(
+        fmt::format("cuBLASLt {}.{}.{}: {}", version / 10000, version / 100 % 100, version % 100, library.path));
+    return cublaslt;
+  } catch (const Error& error) {
+    report.push_back(fmt::format("cuBLASLt: {}", error.what()));
+    return nullptr;
+  }
+}
+
+double attribute(cudaDeviceAttr which, int device) {
+  int value = 0;
+  check(cudaDeviceGetAttribute(&value, which, device), "cudaDeviceGetAttribute");
+  return value;
+}
+
+}  // namespace
+
+void check(const CudnnFunctions& cudnn, cudnnStatus_t status, const char* call) {
+  if (status == CUDNN_STATUS_SUCCESS) return;
+  std::array<char, 512> detail{};
+  cudnn.cudnnGetLastErrorString(detail.data(), detail.size());
+  throw Error("{} failed: {} {}", call, cudnn.cudnnGetErrorString(status), detail.data());
+}
+
+void check(const CublasLtFunctions& cublaslt, cublasStatus_t status, const char* call) {
+  if (status != CUBLAS_STATUS_SUCCESS) throw Error("{} failed: {}", call, cublaslt.cublasLtGetStatusString(status));
+}
+
+Cudnn::~Cudnn() {
+  if (handle) functions.cudnnDestroy(handle);
+}
+
+CublasLt::~CublasLt() {
+  if (handle) functions.cublasLtDestroy(handle);
+}
+
+std::vector<fs::path> library_folders(const std::function<std::string(const char*)>& environment) {
+  std::vector<fs::path> folders;
+  for (const fs::path& toolkit : {fs::path(environment("CUDA_HOME")), fs::path(environment("CUDA_PATH")),
+                                  fs::path("/usr/local/cuda"), fs::path("/opt/cuda")})
+    if (!toolkit.empty())
+      for (const char* folder : {"lib64", "lib", "targets/x86_64-linux/lib"}) folders.push_back(toolkit / folder);
+
+  // The active environment, the user's, and that of each python3 on the path.
+  std::vector<fs::path> roots = {environment("VIRTUAL_ENV"), environment("CONDA_PREFIX")};
+  if (const std::string home = environment("HOME"); !home.empty()) roots.push_back(fs::path(home) / ".local");
+  std::error_code ignored;
+  for (const fs::path& folder : split_paths(environment("PATH")))
+    if (fs::exists(folder / "python3", ignored)) roots.push_back(folder.parent_path());
+  for (const fs::path& root : roots)
+    if (!root.empty())
+      for (fs::path& folder : package_folders(root)) folders.push_back(std::move(folder));
+
+  std::vector<fs::path> existing;
+  for (fs::path& folder : folders)
+    if (fs::is_directory(folder, ignored) && std::find(existing.begin(), existing.end(), folder) == existing.end())
+      existing.push_back(std::move(folder));
+  return existing;
+}
+
+DeviceTraits device_traits(int compute_capability, int multiprocessors, double clock, double memory_clock,
+                           int memory_bus_bits) {
+  // Operations per clock and multiprocessor, dense, from NVIDIA's architecture papers.
+  struct Rates {
+    int compute_capability;
+    double half, tf32, fp32;
+  };
+  constexpr Rates kRates[] = {{120, 1024, 256, 256}, {100, 8192, 4096, 256}, {90, 4096, 2048, 256},
+                              {89, 1024, 512, 256},  {86, 1024, 512, 256},   {80, 2048, 1024, 128},
+                              {75, 1024, 0, 128},    {0, 0, 0, 128}};
+  const Rates& rates = *std::find_if(std::begin(kRates), std::end(kRates) - 1,
+                                     [&](const Rates& r) { return compute_capability >= r.compute_capability; });
+  const double clocks = multiprocessors * clock;
+  // Memory transfers twice per clock.
+  return {compute_capability, 2 * memory_clock * memory_bus_bits / 8, rates.fp32 * clocks, rates.tf32 * clocks,
+          rates.half * clocks};
+}
+
+Libraries open_libraries() {
+  int device = 0;
+  check(cudaGetDevice(&device), "cudaGetDevice");
+  const auto count = [&](cudaDeviceAttr which) { return static_cast<int>(attribute(which, device)); };
+  const auto hertz = [&](cudaDeviceAttr which) { return 1e3 * attribute(which, device); };
+  Libraries libraries;
+  libraries.device =
+      device_traits(10 * count(cudaDevAttrComputeCapabilityMajor) + count(cudaDevAttrComputeCapabilityMinor),
+                    count(cudaDevAttrMultiProcessorCount), hertz(cudaDevAttrClockRate),
+                    hertz(cudaDevAttrMemoryClockRate), count(cudaDevAttrGlobalMemoryBusWidth));
+  // cuDNN's engines use cuBLASLt and the run-time compiler by name, and find them when they are loaded already.
+  libraries.cublaslt = open_cublaslt(libraries.report);
+  open_library({"libnvrtc.so.13", "libnvrtc.so.12"}, "nvrtcVersion");
+  libraries.cudnn = open_cudnn(libraries.report);
+  return libraries;
+}
+
+}  // namespace damoyolo::cuda

@@ -1,0 +1,95 @@
+// cuDNN and cuBLASLt, opened when they are needed and never linked: the binary starts on machines without them.
+#pragma once
+
+#include <cublasLt.h>
+#include <cudnn_graph.h>
+
+#include <filesystem>
+#include <functional>
+#include <memory>
+#include <string>
+#include <vector>
+
+namespace damoyolo::cuda {
+
+#define DAMOYOLO_CUDNN_FUNCTIONS(apply)                                                                        \
+  apply(cudnnGetVersion) apply(cudnnGetErrorString) apply(cudnnGetLastErrorString) apply(cudnnCreate)          \
+      apply(cudnnDestroy) apply(cudnnSetStream) apply(cudnnBackendCreateDescriptor)                            \
+          apply(cudnnBackendDestroyDescriptor) apply(cudnnBackendSetAttribute) apply(cudnnBackendGetAttribute) \
+              apply(cudnnBackendFinalize) apply(cudnnBackendExecute)
+
+#define DAMOYOLO_CUBLASLT_FUNCTIONS(apply)                                                                           \
+  apply(cublasLtGetVersion) apply(cublasLtGetStatusString) apply(cublasLtCreate) apply(cublasLtDestroy)              \
+      apply(cublasLtMatmulDescCreate) apply(cublasLtMatmulDescDestroy) apply(cublasLtMatmulDescSetAttribute)         \
+          apply(cublasLtMatrixLayoutCreate) apply(cublasLtMatrixLayoutDestroy) apply(cublasLtMatmulPreferenceCreate) \
+              apply(cublasLtMatmulPreferenceDestroy) apply(cublasLtMatmulPreferenceSetAttribute)                     \
+                  apply(cublasLtMatmulAlgoGetHeuristic) apply(cublasLtMatmulAlgoConfigGetAttribute)                  \
+                      apply(cublasLtMatmul)
+
+#define DAMOYOLO_MEMBER(function) decltype(&::function) function = nullptr;
+
+// Each member is the library's function of that name.
+struct CudnnFunctions {
+  DAMOYOLO_CUDNN_FUNCTIONS(DAMOYOLO_MEMBER)
+};
+struct CublasLtFunctions {
+  DAMOYOLO_CUBLASLT_FUNCTIONS(DAMOYOLO_MEMBER)
+};
+
+#undef DAMOYOLO_MEMBER
+
+// Throw Error naming the call and the library's reasons, unless it succeeded.
+void check(const CudnnFunctions& cudnn, cudnnStatus_t status, const char* call);
+void check(const CublasLtFunctions& cublaslt, cublasStatus_t status, const char* call);
+
+// A library's functions and its handle on one device.
+struct Cudnn {
+  CudnnFunctions functions;
+  cudnnHandle_t handle = nullptr;
+
+  Cudnn() = default;
+  Cudnn(const Cudnn&) = delete;
+  Cudnn& operator=(const Cudnn&) = delete;
+  ~Cudnn();
+};
+struct CublasLt {
+  CublasLtFunctions functions;
+  cublasLtHandle_t handle = nullptr;
+
+  CublasLt() = default;
+  CublasLt(const CublasLt&) = delete;
+  CublasLt& operator=(const CublasLt&) = delete;
+  ~CublasLt();
+};
+
+// What predictions are made from.
+struct DeviceTraits {
+  int compute_capability = 0;             // 10·major + minor
+  double bytes_per_second = 0;            // to and from device memory
+  double float_flops = 0;                 // per second, fp32 without tensor cores
+  double tf32_flops = 0, half_flops = 0;  // per second by tensor cores, fp32 sums; 0: no such
+};
+
+// The rates of a device from its clocks, in Hz, and counts.
+DeviceTraits device_traits(int compute_capability, int multiprocessors, double clock, double memory_clock,
+                           int memory_bus_bits);
+
+// For one device and the one thread that uses it.
+struct Libraries {
+  DeviceTraits device;
+  std::unique_ptr<Cudnn> cudnn;        // null where it is missing
+  std::unique_ptr<CublasLt> cublaslt;  // null where it is missing
+  std::vector<std::string> report;     // a line per library: its version and file, or why it is missing
+};
+
+// On the current device. The libraries are searched in $DAMOYOLO_CUDA_LIBRARIES (folders, separated by colons) alone
+// if that is set, else where the loader looks, then in the toolkit, then in Python environments. A missing library,
+// one without a function above and one of another major version are reported, not thrown. Throws Error when there is
+// no device.
+Libraries open_libraries();
+
+// The folders of toolkits and Python environments in which the libraries may lie, best first; they exist.
+// `environment` gives the value of a variable, or "".
+std::vector<std::filesystem::path> library_folders(const std::function<std::string(const char*)>& environment);
+
+}  // namespace damoyolo::cuda
