@@ -31,6 +31,10 @@ CLI_SOURCES  := $(wildcard cli/*.cpp)
 TEST_SOURCES := $(wildcard tests/*.cpp)
 FUZZ_SOURCES := $(wildcard tests/fuzz/*.cpp)
 
+# Tests of whole networks, see "test" below.
+NETWORK_TESTS     := $(wildcard $(patsubst %,tests/%_test.cpp,arena cli coco_eval cpu_network detector golden graph \
+                                                            passes))
+
 objects      = $(patsubst %,$(BUILD)/obj/%.o,$(1))
 LIB_OBJECTS := $(call objects,$(LIB_SOURCES))
 
@@ -44,6 +48,10 @@ $(BUILD)/damoyolo: $(call objects,$(CLI_SOURCES)) $(BUILD)/libdamoyolo.a
 	$(CXX) $(LDFLAGS) -o $@ $^ $(LDLIBS)
 
 $(BUILD)/tests: $(call objects,$(TEST_SOURCES) $(filter-out cli/main.cpp,$(CLI_SOURCES))) $(BUILD)/libdamoyolo.a
+	$(CXX) $(LDFLAGS) -o $@ $^ $(LDLIBS)
+
+$(BUILD)/network_tests: $(call objects,tests/main.cpp $(NETWORK_TESTS) $(filter-out cli/main.cpp,$(CLI_SOURCES))) \
+                        $(BUILD)/libdamoyolo.a
 	$(CXX) $(LDFLAGS) -o $@ $^ $(LDLIBS)
 
 $(BUILD)/network-bench: $(call objects,bench/network_bench.cpp) $(BUILD)/libdamoyolo.a
@@ -61,7 +69,8 @@ $(BUILD)/libdamoyolo.a: $(LIB_OBJECTS)
 	ar rcs $@ $^
 
 # Nothing here takes time when it runs, but it does when it is compiled.
-$(BUILD)/obj/tests/%.o $(BUILD)/obj/cli/%.o: CXXFLAGS := -O1 -g0
+TEST_CXXFLAGS := -O1 -g0
+$(BUILD)/obj/tests/%.o $(BUILD)/obj/cli/%.o: CXXFLAGS := $(TEST_CXXFLAGS)
 $(BUILD)/obj/%.cpp.o: %.cpp | $(BUILD)/gen/variants_json.h $(BUILD)/libraries.found
 	@mkdir -p $(@D)
 	$(COMPILE) -c -o $@ $<
@@ -89,14 +98,14 @@ demo:
 	$(BUILD)/damoyolo detect weights/demo/*.png -w weights/demo/digits-ns.safetensors --conf 0.4 --iou 0.5 \
 	  --out $(BUILD)/demo
 
-# The tests run twice, the second time with the address and undefined-behaviour sanitizers, and then the readers are
-# fed random input for a short while. Sanitized are the parts that meet strangers' bytes or compute addresses; whole
-# networks through oneDNN and the command line are not: they would take most of the time and add generated code.
-TEST_COMMANDS += $(BUILD)/tests $(BUILD)/asan/tests
+# Tests of what meets strangers' bytes or computes addresses run with the address and undefined-behaviour sanitizers;
+# those of whole networks run without, because oneDNN's generated code hides from them. Each is built once: building
+# takes most of the time. Then the readers are fed random input for a short while.
 ASAN_LIB_SOURCES  := $(filter-out %/capabilities.cpp %/convolution.cpp %/network.cpp %/backend.cpp engine/detector.cpp \
                                   engine/device.cpp engine/cuda/%,$(LIB_SOURCES))
-ASAN_TEST_SOURCES := $(filter-out $(patsubst %,tests/%_test.cpp,cli golden passes cpu_network detector),$(TEST_SOURCES))
-SANITIZED = $(MAKE) CPU_ONLY=1 BUILD=$(BUILD)/asan CXXFLAGS='-O1 -g1' CLI_SOURCES= \
+ASAN_TEST_SOURCES := $(filter-out $(NETWORK_TESTS),$(TEST_SOURCES))
+TEST_COMMANDS     += $(BUILD)/network_tests $(BUILD)/asan/tests
+SANITIZED = $(MAKE) CPU_ONLY=1 BUILD=$(BUILD)/asan CXXFLAGS='-O0 -g1' TEST_CXXFLAGS='-O0 -g1' CLI_SOURCES= \
             LIB_SOURCES='$(ASAN_LIB_SOURCES)' TEST_SOURCES='$(ASAN_TEST_SOURCES)' \
             SANITIZE='-fsanitize=address,undefined -fno-sanitize-recover=all'
 FUZZED    = $(MAKE) CPU_ONLY=1 BUILD=$(BUILD)/fuzz CXX=clang++ CXXFLAGS='-O1 -g1' OPENMP= LIB_SOURCES='$(FUZZ_LIB_SOURCES)' \
