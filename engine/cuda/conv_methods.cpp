@@ -54,8 +54,7 @@ double epilogue_seconds(const ConvProblem& problem, const ConvSplit& split, cons
 std::vector<ConvMethod> conv_methods(const ConvProblem& problem, const ConvCapabilities& capabilities) {
   const DeviceTraits& device = capabilities.device;
   std::vector<ConvMethod> methods;
-  const auto offer = [&](ConvMethod::Kind kind, std::size_t fused, double flops_per_second, double overhead) {
-    const ConvSplit parts = split(problem, fused);
+  const auto offer = [&](ConvMethod::Kind kind, const ConvSplit& parts, double flops_per_second, double overhead) {
     methods.push_back(
         {kind, parts,
          overhead * kernel_seconds(parts.first, flops_per_second, device) + epilogue_seconds(problem, parts, device)});
@@ -64,12 +63,20 @@ std::vector<ConvMethod> conv_methods(const ConvProblem& problem, const ConvCapab
   const std::size_t all = steps_of(problem).size();
   const double dense = kDenseEfficiency * peak_flops(problem, device);
   const double grouped = kGroupedEfficiency * device.float_flops;
-  if (has_depthwise_kernel(problem)) offer(ConvMethod::Kind::Depthwise, all, device.float_flops, 1);
+  if (has_depthwise_kernel(problem)) offer(ConvMethod::Kind::Depthwise, split(problem, all), device.float_flops, 1);
   if (capabilities.cublaslt && is_matrix_product(problem))
-    offer(ConvMethod::Kind::CublasLt, steps_in_cublaslt(problem), dense, 1);
-  if (capabilities.cudnn)
-    for (std::size_t fused = 0; fused <= steps_in_cudnn(problem); ++fused)
-      offer(ConvMethod::Kind::Cudnn, fused, problem.groups > 1 ? grouped : dense, kCudnnOverhead);
+    offer(ConvMethod::Kind::CublasLt, split(problem, steps_in_cublaslt(problem)), dense, 1);
+  if (capabilities.cudnn) {
+    const double rate = problem.groups > 1 ? grouped : dense;
+    for (std::size_t fused = 0; fused <= steps_in_cudnn(problem); ++fused) {
+      // Most engines of cuDNN copy tensors that are not dense and write no F32 from 16 bits. Where our kernel follows
+      // anyway, it does that on the way.
+      const bool whole = fused == all;
+      if (whole) offer(ConvMethod::Kind::Cudnn, split(problem, fused), rate, kCudnnOverhead);
+      if (!whole || problem.out_type != problem.type)
+        offer(ConvMethod::Kind::Cudnn, split(problem, fused, true), rate, kCudnnOverhead);
+    }
+  }
   std::stable_sort(methods.begin(), methods.end(),
                    [](const ConvMethod& a, const ConvMethod& b) { return a.predicted_seconds < b.predicted_seconds; });
   return methods;

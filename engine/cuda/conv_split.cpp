@@ -87,21 +87,22 @@ std::size_t steps_in_cublaslt(const ConvProblem& problem) {
   });
 }
 
-ConvSplit split(const ConvProblem& problem, std::size_t fused) {
+ConvSplit split(const ConvProblem& problem, std::size_t fused, bool dense) {
   const std::vector<ConvStep> steps = steps_of(problem);
   const auto middle = steps.begin() + static_cast<std::ptrdiff_t>(std::min(fused, steps.size()));
   const std::vector<ConvStep> done(steps.begin(), middle), left(middle, steps.end());
   ConvSplit split;
   split.first = problem;
   split.bias_first = contains(done, ConvStep::Bias);
-  split.epilogue = !left.empty();
   if (contains(left, ConvStep::Activation)) split.first.act = Activation::None;
   if (contains(left, ConvStep::Residual)) {
     split.first.residual = ConvProblem::Residual::None;
     split.first.residual_pixel_stride = 0;
-    split.first.out_type = problem.type;
   }
-  split.intermediate = split.first.out_type != problem.out_type;
+  if (dense || contains(left, ConvStep::Residual)) split.first.out_type = problem.type;
+  split.intermediate =
+      split.first.out_type != problem.out_type || (dense && problem.out_pixel_stride != problem.out.c);
+  split.epilogue = split.intermediate || !left.empty();
   if (split.intermediate) split.first.out_pixel_stride = problem.out.c;
   return split;
 }

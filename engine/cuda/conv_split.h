@@ -32,8 +32,10 @@ struct ConvSplit {
 };
 
 // The library does the first `fused` steps. In between, results are stored in the output's type, or in the residual's
-// when that is still to come, because the epilogue kernel takes its input and residual in one type.
-ConvSplit split(const ConvProblem& problem, std::size_t fused);
+// when that is still to come, because the epilogue kernel takes its input and residual in one type. With `dense`, the
+// library writes a dense tensor of the input's type in any case, which our kernel then brings into the output, if only
+// to convert it: for libraries that write nothing else well.
+ConvSplit split(const ConvProblem& problem, std::size_t fused, bool dense = false);
 
 // What the kernel has left to do. bias: on the device.
 kernels::Epilogue remaining_epilogue(const ConvProblem& problem, const ConvSplit& split, const float* bias,

@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <bit>
 #include <iterator>
+#include <utility>
 
 #include "engine/core/error.h"
 #include "engine/cuda/conv_methods.h"
@@ -47,10 +48,11 @@ std::vector<ConvCandidate> expand(const ConvProblem& problem, const ConvMethod& 
   std::vector<ConvCandidate> candidates;
   double seconds = method.predicted_seconds;
   const ConvSplit& split = method.split;
-  const auto add = [&](std::string name, auto make_part) {
-    candidates.push_back({std::move(name), seconds, [=](const ConvWeights& weights) {
-                            return with_epilogue(make_part(weights), problem, split, weights);
-                          }});
+  const auto add = [&](std::string name, auto make_part, double copy_seconds = 0, bool compiled = false) {
+    candidates.push_back(
+        {std::move(name), seconds + copy_seconds,
+         [=](const ConvWeights& weights) { return with_epilogue(make_part(weights), problem, split, weights); },
+         compiled});
     seconds *= kNextProposal;
   };
   switch (method.kind) {
@@ -68,8 +70,11 @@ std::vector<ConvCandidate> expand(const ConvProblem& problem, const ConvMethod& 
     case ConvMethod::Kind::Cudnn: {
       const Cudnn& cudnn = *libraries.cudnn;
       for (const auto& config : cudnn_configs(cudnn, split))
-        add(config->name,
-            [=, &cudnn](const ConvWeights& weights) { return make_cudnn_kernel(cudnn, split, config, weights); });
+        add(
+            config->name,
+            [=, &cudnn](const ConvWeights& weights) { return make_cudnn_kernel(cudnn, split, config, weights); },
+            // What is in the workspace has been written there and is read again.
+            2 * static_cast<double>(config->workspace_bytes) / libraries.device.bytes_per_second, config->compiled);
       break;
     }
   }
@@ -88,7 +93,9 @@ std::vector<ConvCandidate> conv_candidates(const ConvProblem& problem, Libraries
     throw Error("nothing computes a convolution {0}x{0} stride {1} of {2} to {3} channels in {4} here: {5}",
                 problem.kernel, problem.stride, problem.in.c, problem.out.c, name_of(problem.type),
                 fmt::join(libraries.report, "; "));
-  std::ranges::stable_sort(candidates, {}, &ConvCandidate::predicted_seconds);
+  std::ranges::stable_sort(candidates, {}, [](const ConvCandidate& candidate) {
+    return std::pair(candidate.compiled, candidate.predicted_seconds);
+  });
   return candidates;
 }
 

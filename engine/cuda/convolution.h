@@ -73,11 +73,13 @@ struct ConvCandidate {
   std::string name;  // of the kernel it makes
   double predicted_seconds = 0;
   std::function<std::unique_ptr<ConvKernel>(const ConvWeights&)> make;  // must not outlive the Libraries
+  bool compiled = false;  // a library compiles it when it is made, which takes about a second
 };
 
-// All that can compute the problem on the current device, the fastest by prediction first. A library may still refuse
-// one when it is made, with Error; then take the next. Throws Error when there is none, or the problem breaks the
-// rules above.
+// All that can compute the problem on the current device, the fastest by prediction first, but those that a library
+// has to compile last: only autotuning should spend that time while there are others. A library may still refuse one
+// when it is made, with Error; then take the next. Throws Error when there is none, or the problem breaks the rules
+// above.
 std::vector<ConvCandidate> conv_candidates(const ConvProblem& problem, Libraries& libraries);
 
 // The first candidate that can be made. Throws the last one's Error when none can.

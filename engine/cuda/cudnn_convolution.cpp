@@ -45,7 +45,7 @@ class GraphBuilder {
       const CudnnDescriptor* result = i + 1 == steps.size() ? output() : intermediate();
       switch (steps[i]) {
         case ConvStep::Bias:
-          add(*sum, tensor(kCudnnBias, {1, 1, 1, out.c}, DType::F32, out.c, kUploadedAlignment), *result);
+          add(*sum, tensor(kCudnnBias, {1, 1, 1, out.c}, problem_.out_type, out.c, kUploadedAlignment), *result);
           break;
         case ConvStep::Residual:
           add(*sum, tensor(kCudnnResidual, out, problem_.type, problem_.residual_pixel_stride, problem_.alignment),
@@ -208,7 +208,7 @@ class CudnnKernel : public ConvKernel {
         .finalize();
     workspace_bytes_ = static_cast<std::size_t>(plan_.get<std::int64_t>(CUDNN_ATTR_EXECUTION_PLAN_WORKSPACE_SIZE));
     weights_ = Uploaded(pack_channels_last(split.first, weights));
-    if (split.bias_first) bias_ = Uploaded(std::as_bytes(std::span(weights.bias)));
+    if (split.bias_first) bias_ = Uploaded(pack_as(split.first.out_type, weights.bias));
   }
 
   std::string name() const override { return config_->name; }
@@ -274,8 +274,13 @@ std::vector<std::shared_ptr<const CudnnConfig>> cudnn_configs(const Cudnn& cudnn
       if (!is_allowed(engine, split.first)) continue;
       std::string name = name_of(split, engine, config);
       const bool known = std::any_of(configs.begin(), configs.end(), [&](const auto& c) { return c->name == name; });
-      if (!known)
-        configs.push_back(std::make_shared<const CudnnConfig>(CudnnConfig{graph, std::move(config), std::move(name)}));
+      if (known) continue;
+      const auto behaviour =
+          engine.get_all<cudnnBackendBehaviorNote_t>(CUDNN_ATTR_ENGINE_BEHAVIOR_NOTE, CUDNN_BEHAVIOR_NOTE_TYPE_COUNT);
+      const bool compiled = std::ranges::count(behaviour, CUDNN_BEHAVIOR_NOTE_RUNTIME_COMPILATION) > 0;
+      const auto workspace = compiled ? 0 : config.get<std::int64_t>(CUDNN_ATTR_ENGINECFG_WORKSPACE_SIZE);
+      configs.push_back(std::make_shared<const CudnnConfig>(
+          CudnnConfig{graph, std::move(config), std::move(name), compiled, workspace}));
     }
   }
   return configs;

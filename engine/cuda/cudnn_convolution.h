@@ -14,8 +14,9 @@ namespace damoyolo::cuda {
 enum CudnnTensor : std::int64_t { kCudnnInput = 1, kCudnnWeights, kCudnnBias, kCudnnResidual, kCudnnOutput };
 
 // The first part of a split as an operation graph: the convolution, then one pointwise operation per step, with sums
-// and everything between in fp32. Tensors have their NHWC strides; the weights are [out, k, k, in/groups], the bias is
-// fp32. Finished descriptors keep those they were made from, here in the order they were made, the graph last.
+// and everything between in fp32. Tensors have their NHWC strides; the weights are [out, k, k, in/groups], the bias
+// has the output's type, without which few engines fuse it. Finished descriptors keep those they were made from, here
+// in the order they were made, the graph last.
 struct CudnnGraph {
   std::vector<CudnnDescriptor> descriptors;
   const CudnnDescriptor& graph() const { return descriptors.back(); }
@@ -28,7 +29,9 @@ std::shared_ptr<const CudnnGraph> build_cudnn_graph(const Cudnn& cudnn, const Co
 struct CudnnConfig {
   std::shared_ptr<const CudnnGraph> graph;
   CudnnDescriptor config;
-  std::string name;  // "cudnn:conv+bias:38:2=3,13=1": the steps, the engine and its settings
+  std::string name;                  // "cudnn:conv+bias:38:2=3,13=1": the steps, the engine and its settings
+  bool compiled = false;             // by cuDNN, when the kernel is made, which takes it about a second
+  std::int64_t workspace_bytes = 0;  // as far as known before that: copies of tensors that the engine wants dense
 };
 
 // Best first: what heuristic A proposes, then its fallbacks. Only engines that give the same bytes every time, and,

@@ -41,12 +41,11 @@ CudnnDescriptor CudnnDescriptor::get_descriptor(cudnnBackendAttributeName_t name
 std::vector<CudnnDescriptor> CudnnDescriptor::get_descriptors(cudnnBackendAttributeName_t name,
                                                               cudnnBackendDescriptorType_t type,
                                                               std::size_t capacity) const {
-  // cuDNN fills descriptors that the caller has made, so it is asked first how many there are.
-  const std::size_t count = std::min(capacity, get_raw(name, CUDNN_TYPE_BACKEND_DESCRIPTOR, 0, nullptr));
+  // cuDNN fills descriptors that the caller has made, and does not say for every attribute how many there will be.
   std::vector<CudnnDescriptor> values;
   std::vector<cudnnBackendDescriptor_t> handles;
-  for (std::size_t i = 0; i < count; ++i) handles.push_back(values.emplace_back(*cudnn_, type).descriptor_);
-  const std::size_t filled = count == 0 ? 0 : get_raw(name, CUDNN_TYPE_BACKEND_DESCRIPTOR, count, handles.data());
+  for (std::size_t i = 0; i < capacity; ++i) handles.push_back(values.emplace_back(*cudnn_, type).descriptor_);
+  const std::size_t filled = get_raw(name, CUDNN_TYPE_BACKEND_DESCRIPTOR, capacity, handles.data());
   while (values.size() > filled) values.pop_back();
   return values;
 }
@@ -66,8 +65,7 @@ std::size_t CudnnDescriptor::get_raw(cudnnBackendAttributeName_t name, cudnnBack
       cudnn_->cudnnBackendGetAttribute(descriptor_, name, type, static_cast<std::int64_t>(capacity), &count, elements),
       "cudnnBackendGetAttribute");
   // The count may be of all there are, also when fewer fit.
-  const auto found = static_cast<std::size_t>(std::max<std::int64_t>(count, 0));
-  return elements ? std::min(found, capacity) : found;
+  return std::min(static_cast<std::size_t>(std::max<std::int64_t>(count, 0)), capacity);
 }
 
 }  // namespace damoyolo::cuda

@@ -36,6 +36,8 @@ template <>
 inline constexpr auto kCudnnTypeOf<cudnnBackendKnobType_t> = CUDNN_TYPE_KNOB_TYPE;
 template <>
 inline constexpr auto kCudnnTypeOf<cudnnBackendNumericalNote_t> = CUDNN_TYPE_NUMERICAL_NOTE;
+template <>
+inline constexpr auto kCudnnTypeOf<cudnnBackendBehaviorNote_t> = CUDNN_TYPE_BEHAVIOR_NOTE;
 
 // The functions must outlive it. All members throw Error that names the call and cuDNN's reason.
 class CudnnDescriptor {
