@@ -82,4 +82,10 @@ std::vector<ConvMethod> conv_methods(const ConvProblem& problem, const ConvCapab
   return methods;
 }
 
+double copy_seconds(std::int64_t workspace_bytes, const DeviceTraits& device) {
+  constexpr std::int64_t kBookkeeping = 4096;  // no tensor is as small
+  if (workspace_bytes <= kBookkeeping) return 0;
+  return kLaunchSeconds + 2 * static_cast<double>(workspace_bytes) / device.bytes_per_second;
+}
+
 }  // namespace damoyolo::cuda

@@ -26,4 +26,7 @@ struct ConvCapabilities {
 // peak, plus the cost of each launch.
 std::vector<ConvMethod> conv_methods(const ConvProblem& problem, const ConvCapabilities& capabilities);
 
+// What a library adds to that when it uses `workspace_bytes`: it has written them and reads them again.
+double copy_seconds(std::int64_t workspace_bytes, const DeviceTraits& device);
+
 }  // namespace damoyolo::cuda

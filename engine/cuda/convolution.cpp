@@ -48,9 +48,9 @@ std::vector<ConvCandidate> expand(const ConvProblem& problem, const ConvMethod& 
   std::vector<ConvCandidate> candidates;
   double seconds = method.predicted_seconds;
   const ConvSplit& split = method.split;
-  const auto add = [&](std::string name, auto make_part, double copy_seconds = 0, bool compiled = false) {
+  const auto add = [&](std::string name, auto make_part, bool compiled = false) {
     candidates.push_back(
-        {std::move(name), seconds + copy_seconds,
+        {std::move(name), seconds,
          [=](const ConvWeights& weights) { return with_epilogue(make_part(weights), problem, split, weights); },
          compiled});
     seconds *= kNextProposal;
@@ -69,12 +69,14 @@ std::vector<ConvCandidate> expand(const ConvProblem& problem, const ConvMethod& 
     }
     case ConvMethod::Kind::Cudnn: {
       const Cudnn& cudnn = *libraries.cudnn;
-      for (const auto& config : cudnn_configs(cudnn, split))
+      const auto configs = cudnn_configs(cudnn, split);
+      // The heuristic has weighed the copies of its proposals against each other, so that the first one's count.
+      if (!configs.empty()) seconds += copy_seconds(configs.front()->workspace_bytes, libraries.device);
+      for (const auto& config : configs)
         add(
             config->name,
             [=, &cudnn](const ConvWeights& weights) { return make_cudnn_kernel(cudnn, split, config, weights); },
-            // What is in the workspace has been written there and is read again.
-            2 * static_cast<double>(config->workspace_bytes) / libraries.device.bytes_per_second, config->compiled);
+            config->compiled);
       break;
     }
   }
