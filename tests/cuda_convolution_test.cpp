@@ -1,0 +1,541 @@
+// The library calls behind convolutions, without a GPU: how problems are divided, packed, described and ranked.
+#ifdef DAMOYOLO_CUDA
+
+#include <doctest/doctest.h>
+
+#include <algorithm>
+#include <cmath>
+#include <filesystem>
+#include <fstream>
+#include <map>
+#include <string>
+#include <vector>
+
+#include "engine/core/error.h"
+#include "engine/cuda/conv_methods.h"
+#include "engine/cuda/conv_packing.h"
+#include "engine/cuda/conv_split.h"
+#include "engine/cuda/convolution.h"
+#include "engine/cuda/cublaslt_convolution.h"
+#include "engine/cuda/cudnn_convolution.h"
+#include "engine/cuda/runtime.h"
+#include "tests/fake_cublaslt.h"
+#include "tests/fake_cudnn.h"
+#include "tests/temporary_folder.h"
+
+using namespace damoyolo;
+using namespace damoyolo::cuda;
+using cuda::test::FakeCublasLt;
+using cuda::test::FakeCudnn;
+using cuda::test::FakeDescriptor;
+using cuda::test::FakeEngine;
+using cuda::test::FakeLayout;
+using Kind = ConvMethod::Kind;
+using Residual = ConvProblem::Residual;
+
+namespace {
+
+// 3×3 over 64 of 128 channels into 32 of 96, BF16.
+ConvProblem slices() {
+  ConvProblem problem;
+  problem.in = {2, 20, 30, 64};
+  problem.out = {2, 20, 30, 32};
+  problem.in_pixel_stride = 128;
+  problem.out_pixel_stride = 96;
+  problem.kernel = 3;
+  problem.act = Activation::Relu;
+  problem.type = problem.out_type = DType::BF16;
+  return problem;
+}
+
+ConvProblem pointwise() {
+  ConvProblem problem = slices();
+  problem.kernel = 1;
+  return problem;
+}
+
+ConvProblem depthwise() {
+  ConvProblem problem = slices();
+  problem.kernel = 5;
+  problem.out.c = problem.groups = problem.in.c;
+  problem.act = Activation::Silu;
+  return problem;
+}
+
+ConvProblem with_residual(ConvProblem problem, Residual residual, bool first = true) {
+  problem.residual = residual;
+  problem.residual_pixel_stride = 48;
+  problem.residual_first = first;
+  return problem;
+}
+
+DeviceTraits h100() { return device_traits(90, 132, 1.98e9, 2.619e9, 5120); }
+
+std::vector<Kind> kinds(const std::vector<ConvMethod>& methods) {
+  std::vector<Kind> result;
+  for (const ConvMethod& method : methods) result.push_back(method.kind);
+  return result;
+}
+
+double activate(double x, Activation act) {
+  if (act == Activation::Relu) return std::max(x, 0.);
+  return act == Activation::Silu ? x / (1 + std::exp(-x)) : x;
+}
+
+double finish(double sum, double residual, Activation act, bool first) {
+  return first ? activate(sum + residual, act) : activate(sum, act) + residual;
+}
+
+using Sizes = std::vector<std::int64_t>;
+
+}  // namespace
+
+TEST_CASE("a divided convolution computes what the whole one does") {
+  const double sum = -1.5, bias = 2.25, residual = -0.5;
+  for (const Activation act : {Activation::None, Activation::Relu, Activation::Silu})
+    for (const Residual kind : {Residual::None, Residual::Same, Residual::Half})
+      for (const bool first : {false, true})
+        for (const DType out_type : {DType::BF16, DType::F32})
+          for (const bool dense : {false, true}) {
+            ConvProblem problem = with_residual(slices(), kind, first);
+            problem.act = act;
+            problem.out_type = out_type;
+            const double r = kind == Residual::None ? 0 : residual;
+            for (std::size_t fused = 0; fused <= steps_of(problem).size(); ++fused) {
+              CAPTURE(fused);
+              const ConvSplit parts = split(problem, fused, dense);
+              const float device_bias = 0;
+              const auto rest = remaining_epilogue(problem, parts, &device_bias, &residual);
+              const double y = finish(sum + (parts.bias_first ? bias : 0),
+                                      parts.first.residual == Residual::None ? 0 : r, parts.first.act, first);
+              const double x = y + (rest.bias ? bias : 0);
+              CHECK(finish(x, rest.residual.data ? r : 0, rest.act, rest.residual_first) ==
+                    doctest::Approx(finish(sum + bias, r, act, first)));
+              // What launch_epilogue takes.
+              if (rest.residual.data) CHECK(rest.residual.type == parts.first.out_type);
+              CHECK((parts.first.out_type == out_type || out_type == DType::F32));
+              CHECK(parts.intermediate ==
+                    (parts.first.out_type != out_type || parts.first.out_pixel_stride != problem.out_pixel_stride));
+              if (parts.intermediate || rest.bias || rest.residual.data || rest.act != Activation::None)
+                CHECK(parts.epilogue);
+              if (dense) CHECK(parts.first.out_pixel_stride == problem.out.c);
+            }
+          }
+}
+
+TEST_CASE("libraries fuse the steps they know") {
+  const auto fuses = [](const ConvProblem& problem) {
+    return std::pair(describe(split(problem, steps_in_cudnn(problem))),
+                     describe(split(problem, steps_in_cublaslt(problem))));
+  };
+  ConvProblem problem = pointwise();
+  CHECK(fuses(problem) == std::pair<std::string, std::string>("conv+bias+relu", "conv+bias+relu"));
+  CHECK(fuses(with_residual(problem, Residual::Same)) ==
+        std::pair<std::string, std::string>("conv+bias+residual+relu", "conv+bias+residual+relu"));
+  CHECK(fuses(with_residual(problem, Residual::Same, false)) ==
+        std::pair<std::string, std::string>("conv+bias+relu+residual", "conv+bias+relu"));
+  CHECK(fuses(with_residual(problem, Residual::Half)) ==
+        std::pair<std::string, std::string>("conv+bias", "conv+bias"));
+  problem.act = Activation::Silu;
+  CHECK(fuses(with_residual(problem, Residual::Same)) ==
+        std::pair<std::string, std::string>("conv+bias+residual+silu", "conv+bias+residual"));
+  problem.act = Activation::None;
+  CHECK(fuses(with_residual(problem, Residual::Same, false)) ==
+        std::pair<std::string, std::string>("conv+bias+residual", "conv+bias+residual"));
+  problem.out_type = DType::F32;
+  CHECK(fuses(with_residual(problem, Residual::Same)) ==
+        std::pair<std::string, std::string>("conv+bias+residual", "conv+bias"));
+}
+
+TEST_CASE("the half-size residual is left to the epilogue, with its own size") {
+  const ConvProblem problem = with_residual(slices(), Residual::Half);
+  const int data = 0;
+  const auto rest = remaining_epilogue(problem, split(problem, 1), nullptr, &data);
+  CHECK(rest.residual.h == 10);
+  CHECK(rest.residual.w == 15);
+  CHECK(rest.residual.c == 32);
+  CHECK(rest.residual.pixel_stride == 48);
+  CHECK(rest.act == Activation::Relu);
+}
+
+TEST_CASE("weights are packed with channels last, in the type of the tensors") {
+  ConvProblem problem;
+  problem.in = {1, 4, 4, 2};
+  problem.out = {1, 4, 4, 3};
+  problem.kernel = 3;
+  ConvWeights weights;
+  for (int i = 0; i < 3 * 2 * 9; ++i) weights.weight.push_back(static_cast<float>(i));
+  weights.bias = {1, 2, 3};
+
+  problem.type = DType::F32;
+  const auto bytes = pack_channels_last(problem, weights);
+  REQUIRE(bytes.size() == weights.weight.size() * 4);
+  for (int out = 0; out < 3; ++out)
+    for (int tap = 0; tap < 9; ++tap)
+      for (int in = 0; in < 2; ++in)
+        CHECK(element_as_float(bytes.data() + ((out * 9 + tap) * 2 + in) * 4, DType::F32) ==
+              static_cast<float>((out * 2 + in) * 9 + tap));
+  for (const DType type : {DType::BF16, DType::F16}) {
+    problem.type = type;
+    const auto halves = pack_channels_last(problem, weights);
+    REQUIRE(halves.size() == weights.weight.size() * 2);
+    CHECK(element_as_float(halves.data() + 2 * 2, type) == 1);  // output 0, tap 1, input 0
+    CHECK(element_as_float(halves.data() + 3 * 2, type) == 10);
+  }
+
+  weights.bias.pop_back();
+  CHECK_THROWS_WITH_AS(pack_channels_last(problem, weights),
+                       "a convolution of 3 outputs with 18 weights each was given 54 weights and 2 biases", Error);
+}
+
+TEST_CASE("depthwise weights are packed tap by tap") {
+  ConvProblem problem;
+  problem.in = problem.out = {1, 4, 4, 2};
+  problem.groups = 2;
+  problem.kernel = 3;
+  ConvWeights weights{std::vector<float>(18), {0, 0}};
+  for (std::size_t i = 0; i < 18; ++i) weights.weight[i] = static_cast<float>(i);
+  const auto bytes = pack_taps(problem, weights);
+  for (int tap = 0; tap < 9; ++tap)
+    for (int channel = 0; channel < 2; ++channel)
+      CHECK(element_as_float(bytes.data() + (tap * 2 + channel) * 4, DType::F32) ==
+            static_cast<float>(channel * 9 + tap));
+}
+
+TEST_CASE("16-bit packing rounds to nearest even") {
+  const std::vector<float> values = {1.00390625f, 1.01171875f, 1.00048828125f, -65504.f};
+  const auto bf16 = pack_as(DType::BF16, values), f16 = pack_as(DType::F16, values);
+  CHECK(element_as_float(bf16.data(), DType::BF16) == 1.f);
+  CHECK(element_as_float(bf16.data() + 2, DType::BF16) == 1.015625f);
+  CHECK(element_as_float(f16.data() + 4, DType::F16) == 1.f);
+  CHECK(element_as_float(f16.data() + 6, DType::F16) == -65504.f);
+}
+
+TEST_CASE("what there is decides which methods are offered, and in which order") {
+  const ConvCapabilities both{true, true, h100()}, only_cublaslt{false, true, h100()}, nothing{false, false, h100()};
+
+  const auto dense = conv_methods(slices(), both);
+  CHECK(std::ranges::count(kinds(dense), Kind::Cudnn) == 3);  // the whole, conv+bias, conv
+  CHECK(dense.size() == 3);
+  CHECK_FALSE(dense.front().split.epilogue);
+  CHECK(conv_methods(slices(), only_cublaslt).empty());
+
+  const auto product = conv_methods(pointwise(), both);
+  CHECK(product.front().kind == Kind::CublasLt);
+  CHECK_FALSE(product.front().split.epilogue);
+  CHECK(kinds(conv_methods(pointwise(), only_cublaslt)) == std::vector{Kind::CublasLt});
+  ConvProblem silu = pointwise();
+  silu.act = Activation::Silu;
+  CHECK(conv_methods(silu, both).front().kind == Kind::Cudnn);
+  CHECK(describe(conv_methods(silu, only_cublaslt).front().split) == "conv+bias");
+
+  CHECK(conv_methods(depthwise(), both).front().kind == Kind::Depthwise);
+  CHECK(conv_methods(depthwise(), both).at(1).kind == Kind::Cudnn);
+  CHECK(kinds(conv_methods(depthwise(), nothing)) == std::vector{Kind::Depthwise});
+  CHECK(conv_methods(slices(), nothing).empty());
+
+  // The head: F32 at once, or 16 bits that our kernel converts.
+  ConvProblem head = slices();
+  head.act = Activation::None;
+  head.out_type = DType::F32;
+  const auto types = conv_methods(head, both);
+  CHECK(std::ranges::count(types, true, [](const ConvMethod& m) { return m.split.first.out_type == DType::F32; }) ==
+        1);
+  CHECK(std::ranges::count(types, true, [](const ConvMethod& m) { return m.split.intermediate; }) == 2);
+  CHECK(std::ranges::is_sorted(types, {}, &ConvMethod::predicted_seconds));
+}
+
+TEST_CASE("device rates follow from clocks") {
+  CHECK(h100().bytes_per_second == doctest::Approx(3.352e12).epsilon(0.001));
+  CHECK(h100().half_flops == doctest::Approx(1.07e15).epsilon(0.01));
+  CHECK(device_traits(75, 40, 1e9, 1e9, 256).tf32_flops == 0);
+  CHECK(device_traits(61, 20, 1e9, 1e9, 256).half_flops == 0);
+  CHECK(device_traits(86, 1, 1e9, 1e9, 8).half_flops == 1024e9);
+}
+
+TEST_CASE("cuDNN is told where slices lie") {
+  FakeCudnn cudnn;
+  {
+    const ConvProblem problem = with_residual(slices(), Residual::Same);
+    const auto graph = build_cudnn_graph(*cudnn.library, split(problem, 3));
+    REQUIRE(graph);
+    const auto& described = *static_cast<const FakeDescriptor*>(graph->graph().get());
+    REQUIRE(described.type == CUDNN_BACKEND_OPERATIONGRAPH_DESCRIPTOR);
+    REQUIRE(described.all<void*>(CUDNN_ATTR_OPERATIONGRAPH_OPS).size() == 4);
+
+    const FakeDescriptor& conv = described.child(CUDNN_ATTR_OPERATIONGRAPH_OPS, 0);
+    const FakeDescriptor& x = conv.child(CUDNN_ATTR_OPERATION_CONVOLUTION_FORWARD_X);
+    CHECK(x.all<std::int64_t>(CUDNN_ATTR_TENSOR_DIMENSIONS) == Sizes{2, 64, 20, 30});
+    CHECK(x.all<std::int64_t>(CUDNN_ATTR_TENSOR_STRIDES) == Sizes{20 * 30 * 128, 1, 30 * 128, 128});
+    CHECK(x.one<cudnnDataType_t>(CUDNN_ATTR_TENSOR_DATA_TYPE) == CUDNN_DATA_BFLOAT16);
+    CHECK(x.one(CUDNN_ATTR_TENSOR_UNIQUE_ID) == kCudnnInput);
+    CHECK(x.one(CUDNN_ATTR_TENSOR_BYTE_ALIGNMENT) == 16);
+    const FakeDescriptor& w = conv.child(CUDNN_ATTR_OPERATION_CONVOLUTION_FORWARD_W);
+    CHECK(w.all<std::int64_t>(CUDNN_ATTR_TENSOR_DIMENSIONS) == Sizes{32, 64, 3, 3});
+    CHECK(w.all<std::int64_t>(CUDNN_ATTR_TENSOR_STRIDES) == Sizes{9 * 64, 1, 3 * 64, 64});
+    const FakeDescriptor& sum = conv.child(CUDNN_ATTR_OPERATION_CONVOLUTION_FORWARD_Y);
+    CHECK(sum.one<bool>(CUDNN_ATTR_TENSOR_IS_VIRTUAL));
+    CHECK(sum.one<cudnnDataType_t>(CUDNN_ATTR_TENSOR_DATA_TYPE) == CUDNN_DATA_FLOAT);
+
+    // Each operation reads what the one before it wrote, and the last writes the output.
+    const FakeDescriptor& bias = described.child(CUDNN_ATTR_OPERATIONGRAPH_OPS, 1);
+    const FakeDescriptor& residual = described.child(CUDNN_ATTR_OPERATIONGRAPH_OPS, 2);
+    const FakeDescriptor& relu = described.child(CUDNN_ATTR_OPERATIONGRAPH_OPS, 3);
+    CHECK(&bias.child(CUDNN_ATTR_OPERATION_POINTWISE_XDESC) == &sum);
+    CHECK(&residual.child(CUDNN_ATTR_OPERATION_POINTWISE_XDESC) == &bias.child(CUDNN_ATTR_OPERATION_POINTWISE_YDESC));
+    CHECK(&relu.child(CUDNN_ATTR_OPERATION_POINTWISE_XDESC) == &residual.child(CUDNN_ATTR_OPERATION_POINTWISE_YDESC));
+    const FakeDescriptor& b = bias.child(CUDNN_ATTR_OPERATION_POINTWISE_BDESC);
+    CHECK(b.all<std::int64_t>(CUDNN_ATTR_TENSOR_DIMENSIONS) == Sizes{1, 32, 1, 1});
+    CHECK(b.one<cudnnDataType_t>(CUDNN_ATTR_TENSOR_DATA_TYPE) == CUDNN_DATA_BFLOAT16);
+    const FakeDescriptor& r = residual.child(CUDNN_ATTR_OPERATION_POINTWISE_BDESC);
+    CHECK(r.all<std::int64_t>(CUDNN_ATTR_TENSOR_STRIDES) == Sizes{20 * 30 * 48, 1, 30 * 48, 48});
+    CHECK(relu.child(CUDNN_ATTR_OPERATION_POINTWISE_PW_DESCRIPTOR)
+              .one<cudnnPointwiseMode_t>(CUDNN_ATTR_POINTWISE_MODE) == CUDNN_POINTWISE_RELU_FWD);
+    const FakeDescriptor& y = relu.child(CUDNN_ATTR_OPERATION_POINTWISE_YDESC);
+    CHECK(y.one(CUDNN_ATTR_TENSOR_UNIQUE_ID) == kCudnnOutput);
+    CHECK(y.all<std::int64_t>(CUDNN_ATTR_TENSOR_STRIDES) == Sizes{20 * 30 * 96, 1, 30 * 96, 96});
+    CHECK_FALSE(y.attributes.contains(CUDNN_ATTR_TENSOR_IS_VIRTUAL));
+  }
+  CHECK(cudnn.alive() == 0);
+}
+
+TEST_CASE("cuDNN adds a residual after the activation where the node says so") {
+  FakeCudnn cudnn;
+  ConvProblem problem = with_residual(slices(), Residual::Same, false);
+  problem.act = Activation::Silu;
+  const auto graph = build_cudnn_graph(*cudnn.library, split(problem, 3));
+  const auto& described = *static_cast<const FakeDescriptor*>(graph->graph().get());
+  const auto mode = [&](std::size_t operation) {
+    return described.child(CUDNN_ATTR_OPERATIONGRAPH_OPS, operation)
+        .child(CUDNN_ATTR_OPERATION_POINTWISE_PW_DESCRIPTOR)
+        .one<cudnnPointwiseMode_t>(CUDNN_ATTR_POINTWISE_MODE);
+  };
+  CHECK(mode(1) == CUDNN_POINTWISE_ADD);
+  CHECK(mode(2) == CUDNN_POINTWISE_SWISH_FWD);
+  CHECK(mode(3) == CUDNN_POINTWISE_ADD);
+  const FakeDescriptor& last = described.child(CUDNN_ATTR_OPERATIONGRAPH_OPS, 3);
+  CHECK(last.child(CUDNN_ATTR_OPERATION_POINTWISE_BDESC).one(CUDNN_ATTR_TENSOR_UNIQUE_ID) == kCudnnResidual);
+  CHECK(last.child(CUDNN_ATTR_OPERATION_POINTWISE_YDESC).one(CUDNN_ATTR_TENSOR_UNIQUE_ID) == kCudnnOutput);
+}
+
+TEST_CASE("cuDNN's windows give the sizes of the graph") {
+  FakeCudnn cudnn;
+  for (const int size : {20, 21})
+    for (const int kernel : {1, 3, 5})
+      for (const int stride : {1, 2}) {
+        ConvProblem problem = slices();
+        problem.kernel = kernel;
+        problem.stride = stride;
+        problem.in.h = problem.in.w = size;
+        problem.out.h = problem.out.w = (size + stride - 1) / stride;
+        const auto graph = build_cudnn_graph(*cudnn.library, split(problem, 0));
+        const auto& described = *static_cast<const FakeDescriptor*>(graph->graph().get());
+        const FakeDescriptor& operation = described.child(CUDNN_ATTR_OPERATIONGRAPH_OPS);
+        const FakeDescriptor& conv = operation.child(CUDNN_ATTR_OPERATION_CONVOLUTION_FORWARD_CONV_DESC);
+        const Sizes before = conv.all<std::int64_t>(CUDNN_ATTR_CONVOLUTION_PRE_PADDINGS),
+                    after = conv.all<std::int64_t>(CUDNN_ATTR_CONVOLUTION_POST_PADDINGS);
+        CHECK(before == Sizes{kernel / 2, kernel / 2});
+        CHECK(conv.all<std::int64_t>(CUDNN_ATTR_CONVOLUTION_FILTER_STRIDES) == Sizes{stride, stride});
+        // cuDNN's formula for the size of the output.
+        CHECK(1 + (size + before[0] + after[0] - kernel) / stride == problem.out.h);
+        CHECK(operation.child(CUDNN_ATTR_OPERATION_CONVOLUTION_FORWARD_Y).one(CUDNN_ATTR_TENSOR_UNIQUE_ID) ==
+              kCudnnOutput);
+      }
+}
+
+TEST_CASE("cuDNN sees groups, the head's F32 and odd channels") {
+  FakeCudnn cudnn;
+  const auto tensor = [](const std::shared_ptr<const CudnnGraph>& graph, cudnnBackendAttributeName_t name) {
+    return static_cast<const FakeDescriptor*>(graph->graph().get())->child(CUDNN_ATTR_OPERATIONGRAPH_OPS).child(name);
+  };
+  const auto grouped = build_cudnn_graph(*cudnn.library, split(depthwise(), 0));
+  CHECK(tensor(grouped, CUDNN_ATTR_OPERATION_CONVOLUTION_FORWARD_W).all<std::int64_t>(CUDNN_ATTR_TENSOR_DIMENSIONS) ==
+        Sizes{64, 1, 5, 5});
+
+  ConvProblem head = slices();
+  head.act = Activation::None;
+  head.out.c = head.out_pixel_stride = 17;
+  head.out_type = DType::F32;
+  const FakeDescriptor y =
+      tensor(build_cudnn_graph(*cudnn.library, split(head, 0)), CUDNN_ATTR_OPERATION_CONVOLUTION_FORWARD_Y);
+  CHECK(y.one<cudnnDataType_t>(CUDNN_ATTR_TENSOR_DATA_TYPE) == CUDNN_DATA_FLOAT);
+  CHECK(y.one(CUDNN_ATTR_TENSOR_BYTE_ALIGNMENT) == 4);
+
+  ConvProblem shifted = slices();
+  shifted.alignment = 8;
+  CHECK(tensor(build_cudnn_graph(*cudnn.library, split(shifted, 0)), CUDNN_ATTR_OPERATION_CONVOLUTION_FORWARD_X)
+            .one(CUDNN_ATTR_TENSOR_BYTE_ALIGNMENT) == 8);
+}
+
+TEST_CASE("only cuDNN engines that are repeatable and as exact as asked are offered") {
+  FakeCudnn cudnn;
+  cudnn.proposals = {{1, {CUDNN_NUMERICAL_NOTE_NONDETERMINISTIC}, {}, {}, 0},
+                     {2, {CUDNN_NUMERICAL_NOTE_TENSOR_CORE}, {}, {{CUDNN_KNOB_TYPE_STAGES, 3}}, 0},
+                     {2, {CUDNN_NUMERICAL_NOTE_TENSOR_CORE}, {}, {{CUDNN_KNOB_TYPE_STAGES, 4}}, 0},
+                     {3, {CUDNN_NUMERICAL_NOTE_DOWN_CONVERT_INPUTS}, {}, {}, 0},
+                     {4, {}, {CUDNN_BEHAVIOR_NOTE_RUNTIME_COMPILATION}, {}, 0}};
+  cudnn.fallbacks = {
+      {4, {}, {}, {}, 0}, {5, {CUDNN_NUMERICAL_NOTE_WINOGRAD_TILE_13x13}, {}, {}, 0}, {6, {}, {}, {}, 0}};
+  const auto names = [&](DType type, bool tf32) {
+    ConvProblem problem = slices();
+    problem.type = problem.out_type = type;
+    problem.allow_tf32 = tf32;
+    std::string text;
+    for (const auto& config : cudnn_configs(*cudnn.library, split(problem, 0)))
+      text += config->name + (config->compiled ? " compiled; " : "; ");
+    return text;
+  };
+  const std::string all = "cudnn:conv:2:14=3; cudnn:conv:2:14=4; cudnn:conv:3; cudnn:conv:4 compiled; cudnn:conv:6; ";
+  CHECK(names(DType::BF16, false) == all);
+  CHECK(names(DType::F32, true) == all);
+  CHECK(names(DType::F32, false) == "cudnn:conv:4 compiled; cudnn:conv:6; ");
+  CHECK(cudnn.alive() == 0);
+}
+
+TEST_CASE("what cuDNN does not support is not offered, and its failures are named") {
+  FakeCudnn cudnn;
+  cudnn.proposals = {{1, {}, {}, {}, 0}};
+  cudnn.graph_status = CUDNN_STATUS_NOT_SUPPORTED_GRAPH_PATTERN;
+  CHECK(cudnn_configs(*cudnn.library, split(slices(), 2)).empty());
+  cudnn.graph_status = CUDNN_STATUS_INTERNAL_ERROR;
+  CHECK_THROWS_WITH_AS(cudnn_configs(*cudnn.library, split(slices(), 2)),
+                       "cudnnBackendFinalize failed: fake status fake reason", Error);
+  CHECK(cudnn.alive() == 0);
+}
+
+TEST_CASE("a 1×1 convolution is a matrix product over strided pixels") {
+  FakeCublasLt cublaslt;
+  cublaslt.proposals = {CUBLAS_STATUS_SUCCESS, CUBLAS_STATUS_NOT_SUPPORTED, CUBLAS_STATUS_SUCCESS};
+  {
+    const ConvProblem problem = with_residual(pointwise(), Residual::Same);
+    CublasLtProduct product(*cublaslt.library, split(problem, steps_in_cublaslt(problem)));
+    const auto algorithms = product.algorithms();
+    REQUIRE(algorithms.size() == 2);
+    CHECK(cublaslt.preferences[CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_B_BYTES] == 16);
+    CHECK(cublaslt.preferences[CUBLASLT_MATMUL_PREF_REDUCTION_SCHEME_MASK] == CUBLASLT_REDUCTION_SCHEME_COMPUTE_TYPE);
+
+    int in = 0, out = 0, residual = 0, workspace = 0, weights = 0, bias = 0;
+    product.set_bias(&bias);
+    product.run(algorithms[0], &weights, {&in, &out, &residual, &workspace}, nullptr);
+    REQUIRE(cublaslt.calls.size() == 1);
+    const auto& call = cublaslt.calls[0];
+    CHECK(call.layouts[0] == FakeLayout{CUDA_R_16BF, 64, 32, 64});
+    CHECK(call.layouts[1] == FakeLayout{CUDA_R_16BF, 64, 1200, 128});
+    CHECK(call.layouts[2] == FakeLayout{CUDA_R_16BF, 32, 1200, 48});
+    CHECK(call.layouts[3] == FakeLayout{CUDA_R_16BF, 32, 1200, 96});
+    CHECK(call.tensors[0] == &weights);
+    CHECK(call.tensors[1] == &in);
+    CHECK(call.tensors[2] == &residual);
+    CHECK(call.tensors[3] == &out);
+    CHECK(call.beta == 1);
+    CHECK(call.workspace_bytes == 1024);
+    auto attributes = call.product->attributes;
+    CHECK(attributes[CUBLASLT_MATMUL_DESC_TRANSA] == CUBLAS_OP_T);
+    CHECK(attributes[CUBLASLT_MATMUL_DESC_EPILOGUE] == CUBLASLT_EPILOGUE_RELU_BIAS);
+    CHECK(attributes[CUBLASLT_MATMUL_DESC_BIAS_POINTER] == reinterpret_cast<std::uintptr_t>(&bias));
+  }
+  {
+    ConvProblem silu = pointwise();
+    silu.act = Activation::Silu;
+    CublasLtProduct product(*cublaslt.library, split(silu, steps_in_cublaslt(silu)));
+    int tensor = 0;
+    product.run(product.algorithms()[0], &tensor, {&tensor, &tensor, nullptr, nullptr}, nullptr);
+    CHECK(cublaslt.calls[1].beta == 0);
+    CHECK(cublaslt.calls[1].tensors[2] == &tensor);
+    CHECK(cublaslt.products[1].attributes[CUBLASLT_MATMUL_DESC_EPILOGUE] == CUBLASLT_EPILOGUE_BIAS);
+  }
+  CHECK(cublaslt.alive == 0);
+}
+
+TEST_CASE("TF32 is a choice") {
+  FakeCublasLt cublaslt;
+  ConvProblem problem = pointwise();
+  problem.type = problem.out_type = DType::F32;
+  for (const bool allowed : {false, true}) {
+    problem.allow_tf32 = allowed;
+    const CublasLtProduct product(*cublaslt.library, split(problem, 2));
+    CHECK(cublaslt.products.back().compute == (allowed ? CUBLAS_COMPUTE_32F_FAST_TF32 : CUBLAS_COMPUTE_32F));
+  }
+}
+
+TEST_CASE("candidates come in the order of their predictions, those to compile last") {
+  FakeCudnn cudnn;
+  FakeCublasLt cublaslt;
+  cudnn.proposals = {{7, {}, {CUDNN_BEHAVIOR_NOTE_RUNTIME_COMPILATION}, {}, 0}, {8, {}, {}, {}, 0}};
+  cublaslt.proposals = {CUBLAS_STATUS_SUCCESS};
+  Libraries libraries;
+  libraries.device = h100();
+  libraries.cudnn = std::move(cudnn.library);
+  libraries.cublaslt = std::move(cublaslt.library);
+  {
+    const auto candidates = conv_candidates(pointwise(), libraries);
+    REQUIRE(candidates.size() == 7);
+    CHECK(candidates[0].name.starts_with("cublaslt:conv+bias+relu:"));
+    CHECK(candidates[1].name == "cudnn:conv+bias+relu:8");
+    for (std::size_t i = 0; i < candidates.size(); ++i) CHECK(candidates[i].compiled == (i >= 4));
+    CHECK(conv_candidates(depthwise(), libraries).front().name == "own:depthwise");
+  }
+  libraries.cudnn.reset();
+  libraries.report = {"cuDNN: not found"};
+  CHECK_THROWS_WITH_AS(
+      conv_candidates(slices(), libraries),
+      "nothing computes a convolution 3x3 stride 1 of 64 to 32 channels in BF16 here: cuDNN: not found", Error);
+}
+
+TEST_CASE("problems that break the rules are refused") {
+  Libraries libraries;
+  libraries.device = h100();
+  const auto refused = [&](auto change) {
+    ConvProblem problem = depthwise();
+    change(problem);
+    CHECK_THROWS_AS(conv_candidates(problem, libraries), Error);
+  };
+  CHECK_NOTHROW(conv_candidates(depthwise(), libraries));
+  refused([](ConvProblem& p) { p.out.h = 19; });
+  refused([](ConvProblem& p) { p.in_pixel_stride = 63; });
+  refused([](ConvProblem& p) { p.groups = 2; });
+  refused([](ConvProblem& p) { p.kernel = 4; });
+  refused([](ConvProblem& p) { p.stride = 0; });
+  refused([](ConvProblem& p) { p.type = DType::I8; });
+  refused([](ConvProblem& p) { p.out_type = DType::F16; });
+  refused([](ConvProblem& p) { p.alignment = 12; });
+  refused([](ConvProblem& p) { p = with_residual(p, Residual::Same); });
+}
+
+TEST_CASE("the next candidate is taken when a library refuses one") {
+  struct Nothing : ConvKernel {
+    std::string name() const override { return "second"; }
+    std::size_t workspace_bytes() const override { return 0; }
+    void run(const ConvPointers&, cudaStream_t) override {}
+  };
+  using Made = std::unique_ptr<ConvKernel>;
+  const ConvCandidate refuses{"first", 1, [](const ConvWeights&) -> Made { throw Error("refused"); }};
+  const ConvCandidate works{"second", 2, [](const ConvWeights&) -> Made { return std::make_unique<Nothing>(); }};
+  const ConvCandidate full{"full", 1, [](const ConvWeights&) -> Made { throw OutOfDeviceMemory("full"); }};
+  CHECK(make_first({refuses, works}, {})->name() == "second");
+  CHECK_THROWS_WITH_AS(make_first({refuses, refuses}, {}), "refused", Error);
+  CHECK_THROWS_AS(make_first({full, works}, {}), OutOfDeviceMemory);
+}
+
+TEST_CASE("libraries are looked for in the toolkit, then in Python environments") {
+  namespace fs = std::filesystem;
+  const damoyolo::test::TemporaryFolder folder;
+  const fs::path toolkit = folder.file("toolkit"), python = folder.file("python");
+  const fs::path packages = python / "lib/python3.11/site-packages/nvidia";
+  fs::create_directories(toolkit / "lib64");
+  fs::create_directories(packages / "cudnn/lib");
+  fs::create_directories(packages / "cublas/lib");
+  fs::create_directories(packages / "cudnn_headers");
+  fs::create_directories(python / "bin");
+  std::ofstream(python / "bin/python3");
+  std::map<std::string, std::string> environment = {{"CUDA_HOME", toolkit.string()},
+                                                    {"PATH", "/nowhere::" + (python / "bin").string()}};
+  const auto folders = library_folders([&](const char* name) { return environment[name]; });
+  const auto place = [&](const fs::path& path) { return std::ranges::find(folders, path) - folders.begin(); };
+  CHECK(place(toolkit / "lib64") == 0);
+  CHECK(place(packages / "cublas/lib") < std::ssize(folders));
+  CHECK(place(packages / "cudnn/lib") == place(packages / "cublas/lib") + 1);
+  for (const fs::path& path : folders) CHECK(fs::is_directory(path));
+}
+
+#endif
