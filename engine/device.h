@@ -1,6 +1,8 @@
 // Which device and precision to use, and why.
 #pragma once
 
+#include <cstddef>
+#include <optional>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -16,9 +18,31 @@ struct DeviceChoice {
   std::string reason;     // "cpu: …; bf16: …"
 };
 
-// `device`: "auto", "cpu", "cuda" or "cuda:N". Throws Error when the asked device or precision is not there, saying
-// what is.
-DeviceChoice choose_device(std::string_view device, Precision precision);
+// One GPU.
+struct Gpu {
+  int index = 0;
+  std::string name;
+  int major = 0, minor = 0;      // compute capability
+  std::size_t memory_bytes = 0;  // in all
+  int multiprocessors = 0;
+  int driver = 0, runtime = 0;  // CUDA versions, 1000·major + 10·minor
+};
+
+// The GPUs that can be used; when there are none, why.
+struct GpuList {
+  std::vector<Gpu> gpus;
+  std::string why_none;  // "this build has no CUDA backend"
+};
+GpuList find_gpus();
+
+// `device`: "auto", "cpu", "cuda" or "cuda:N". "auto" takes the first GPU when there is one, and fp16 or bf16 by what
+// the device has instructions for. Throws Error when the asked device or precision is not there, saying what is.
+DeviceChoice choose_device(std::string_view device, Precision precision, const GpuList& gpus = find_gpus());
+
+// N of "cuda:N", 0 of "cuda", nothing of any other device.
+std::optional<int> gpu_number(std::string_view device);
+// The GPU of that number; throws Error when it is not there.
+const Gpu& gpu_at(const GpuList& gpus, int index);
 
 // The processor as the CPU backend sees it.
 struct CpuDescription {

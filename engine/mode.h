@@ -1,0 +1,20 @@
+// How a plan is made and run, in the words of the command line.
+#pragma once
+
+#include <cstdint>
+#include <string_view>
+
+namespace damoyolo {
+
+// On a GPU; a CPU has one way.
+enum class Mode : std::uint8_t {
+  Default,         // kernels chosen by heuristics, launched one by one
+  ReduceOverhead,  // the same, captured once and replayed
+  MaxAutotune,     // captured, each convolution by the candidate that was fastest on its shape
+};
+
+// "default", "reduce-overhead", "max-autotune"; throws Error for anything else.
+Mode mode_from_name(std::string_view name);
+std::string_view name_of(Mode mode);
+
+}  // namespace damoyolo
