@@ -1,0 +1,283 @@
+#include "engine/cuda/plan.h"
+
+#include <fmt/format.h>
+#include <fmt/ranges.h>
+
+#include <algorithm>
+#include <utility>
+
+#include "engine/core/error.h"
+
+namespace damoyolo::cuda {
+namespace {
+
+constexpr std::int64_t kAlignment = 256;  // what cudaMalloc gives, and libraries expect of workspace
+constexpr std::size_t kVectorBytes = 16;  // kernels move 16 bytes at a time
+
+std::size_t index(int position) { return static_cast<std::size_t>(position); }
+
+int rounded_up(int channels, DType type) {
+  const int vector = static_cast<int>(kVectorBytes / size_of(type));
+  return (channels + vector - 1) / vector * vector;
+}
+
+class Lowering {
+ public:
+  Lowering(const Graph& graph, const PlanOptions& options) : graph_(graph), options_(options) {}
+
+  Plan run() {
+    for (const Buffer& buffer : graph_.buffers) {
+      const DType type = type_of(buffer);
+      const std::int64_t channels = rounded_up(buffer.shape.c, type);
+      plan_.regions.push_back({{}, buffer.shape.pixels() * channels * static_cast<std::int64_t>(size_of(type))});
+    }
+    // The images come from outside.
+    plan_.regions[index(graph_.value(graph_.input).buffer)].bytes = 0;
+    for (std::size_t i = 0; i < graph_.nodes.size(); ++i) add_step(static_cast<int>(i));
+    finish();
+    for (std::size_t i = 0; i < plan_.steps.size(); ++i) choose_stream(i);
+    return std::move(plan_);
+  }
+
+ private:
+  DType type_of(const Buffer& buffer) const {
+    return buffer.content == Content::Float32 ? DType::F32 : options_.activations;
+  }
+
+  View view_of(ValueId id) const {
+    const Value& value = graph_.value(id);
+    const Buffer& buffer = graph_.buffer(value.buffer);
+    const DType type = type_of(buffer);
+    View view{value.buffer, value.shape, rounded_up(buffer.shape.c, type), value.channel_offset, type};
+    if (id == padded_) view.shape.c = view.pixel_stride;
+    return view;
+  }
+
+  static StepKind kind_of(const Node& node) {
+    switch (node.op) {
+      case Op::Cast: return StepKind::Pixels;
+      case Op::Conv: return StepKind::Conv;
+      case Op::SppPool: return StepKind::SppPool;
+      case Op::Upsample: return StepKind::Upsample;
+      default:
+        throw Error("graph node {} ({}) cannot run in a GPU's plan, expected an optimized graph", node.name,
+                    name_of(node.op));
+    }
+  }
+
+  void add_step(int position) {
+    const Node& node = graph_.nodes[index(position)];
+    Step step;
+    step.kind = kind_of(node);
+    step.node = position;
+    if (step.kind == StepKind::Pixels)
+      padded_ = node.output;
+    else
+      step.in = view_of(node.inputs[0]);
+    if (node.residual != kNone) step.residual = view_of(node.residual);
+    step.out = view_of(node.output);
+    if (step.kind != StepKind::Pixels) depend_on(step, operands(node));
+    add(std::move(step));
+    writers_.push_back(node.output);
+    std::string& name = plan_.regions[index(graph_.value(node.output).buffer)].name;
+    if (name.empty()) name = graph_.value(node.output).name;
+  }
+
+  void finish() {
+    Step step;
+    step.kind = StepKind::Finish;
+    for (std::size_t i = 0; i < plan_.head.size(); ++i) {
+      const HeadLevel& level = graph_.head[i];
+      plan_.head[i] = {view_of(level.cls), view_of(level.reg)};
+      depend_on(step, {level.cls, level.reg});
+    }
+    // Whatever nobody reads still has to be over before the next run begins.
+    for (std::size_t i = 0; i < plan_.steps.size(); ++i) {
+      const auto reads = [&](const Step& other) {
+        return std::find(other.dependencies.begin(), other.dependencies.end(), static_cast<int>(i)) !=
+               other.dependencies.end();
+      };
+      if (std::none_of(plan_.steps.begin(), plan_.steps.end(), reads) && !reads(step))
+        step.dependencies.push_back(static_cast<int>(i));
+    }
+    const auto position = static_cast<int>(plan_.steps.size());
+    for (const HeadViews& level : plan_.head)
+      for (const RegionId region : {level.cls.region, level.reg.region}) touch(region, position);
+    add(std::move(step));
+  }
+
+  void touch(RegionId id, int step) {
+    if (id == kNone) return;
+    Region& region = plan_.regions[index(id)];
+    if (touched_.size() < plan_.regions.size()) touched_.resize(plan_.regions.size(), false);
+    region.first = touched_[index(id)] ? std::min(region.first, step) : step;
+    region.last = std::max(region.last, step);
+    touched_[index(id)] = true;
+  }
+
+  void add(Step step) {
+    const auto position = static_cast<int>(plan_.steps.size());
+    for (const View* view : {&step.in, &step.out, &step.residual}) touch(view->region, position);
+    std::sort(step.dependencies.begin(), step.dependencies.end());
+    step.dependencies.erase(std::unique(step.dependencies.begin(), step.dependencies.end()), step.dependencies.end());
+    plan_.steps.push_back(std::move(step));
+  }
+
+  // The earlier steps that write any channel of the values.
+  void depend_on(Step& step, const std::vector<ValueId>& values) const {
+    for (const ValueId id : values) {
+      const Value& read = graph_.value(id);
+      for (std::size_t i = 0; i < writers_.size(); ++i) {
+        const Value& written = graph_.value(writers_[i]);
+        if (written.buffer == read.buffer && written.channel_offset < read.channel_offset + read.shape.c &&
+            read.channel_offset < written.channel_offset + written.shape.c)
+          step.dependencies.push_back(static_cast<int>(i));
+      }
+    }
+  }
+
+  // A step goes on where one of its dependencies was the last, the latest of them by preference; a new branch takes a
+  // stream that has not been used, or one that costs it no wait, or the one that has been idle for longest.
+  void choose_stream(std::size_t position) {
+    Step& step = plan_.steps[position];
+    const auto depends_on = [&](int other) {
+      return std::find(step.dependencies.begin(), step.dependencies.end(), other) != step.dependencies.end();
+    };
+    int chosen = kNone;
+    if (step.kind == StepKind::Finish) {
+      chosen = 0;
+    } else {
+      for (std::size_t s = 0; s < last_.size(); ++s)
+        if (depends_on(last_[s]) && (chosen == kNone || last_[s] > last_[index(chosen)])) chosen = static_cast<int>(s);
+      if (chosen == kNone && static_cast<int>(last_.size()) < options_.streams)
+        chosen = static_cast<int>(last_.size());
+      if (chosen == kNone) chosen = static_cast<int>(std::min_element(last_.begin(), last_.end()) - last_.begin());
+    }
+    if (index(chosen) == last_.size()) last_.push_back(kNone);
+    step.stream = chosen;
+    plan_.streams = static_cast<int>(last_.size());
+
+    std::vector<bool> before(plan_.steps.size(), false);
+    const auto follow = [&](int other) {
+      if (other == kNone) return;
+      before[index(other)] = true;
+      for (std::size_t i = 0; i < before.size(); ++i) before[i] = before[i] || before_[index(other)][i];
+    };
+    follow(last_[index(chosen)]);
+    for (auto other = step.dependencies.rbegin(); other != step.dependencies.rend(); ++other) {
+      if (before[index(*other)]) continue;
+      step.waits.push_back(*other);
+      plan_.steps[index(*other)].awaited = true;
+      follow(*other);
+    }
+    before_.push_back(std::move(before));
+    last_[index(chosen)] = static_cast<int>(position);
+  }
+
+  const Graph& graph_;
+  const PlanOptions& options_;
+  Plan plan_;
+  ValueId padded_ = kNone;                 // what Pixels writes
+  std::vector<ValueId> writers_;           // by step
+  std::vector<bool> touched_;              // by region
+  std::vector<int> last_;                  // by stream: its last step so far
+  std::vector<std::vector<bool>> before_;  // as happens_before() gives it
+};
+
+std::string text_of(const View& view) {
+  if (view.region == kNone) return "-";
+  if (view.channel_offset == 0 && view.shape.c == view.pixel_stride) return fmt::format("r{}", view.region);
+  return fmt::format("r{}[{}:{}]", view.region, view.channel_offset, view.channel_offset + view.shape.c);
+}
+
+std::int64_t bytes_of(const View& view) {
+  return view.region == kNone ? 0 : view.shape.elements() * static_cast<std::int64_t>(size_of(view.type));
+}
+
+// What a step has to move at least.
+std::int64_t bytes_of(const Step& step, const Graph& graph) {
+  std::int64_t bytes = bytes_of(step.in) + bytes_of(step.out) + bytes_of(step.residual);
+  if (step.kind != StepKind::Conv) return bytes;
+  const Node& node = graph.nodes[index(step.node)];
+  const std::int64_t weights =
+      std::int64_t{node.kernel} * node.kernel * step.in.shape.c / node.groups * step.out.shape.c;
+  return bytes + weights * static_cast<std::int64_t>(size_of(step.in.type));
+}
+
+}  // namespace
+
+Plan lower(const Graph& graph, const PlanOptions& options) { return Lowering(graph, options).run(); }
+
+void add_workspace(Plan& plan, std::size_t step, std::int64_t bytes) {
+  if (bytes <= 0) return;
+  const auto position = static_cast<int>(step);
+  plan.steps[step].workspace = static_cast<RegionId>(plan.regions.size());
+  plan.regions.push_back({"workspace", bytes, position, position});
+}
+
+std::vector<std::vector<bool>> happens_before(const Plan& plan) {
+  const std::size_t count = plan.steps.size();
+  std::vector<std::vector<bool>> before(count, std::vector<bool>(count, false));
+  std::vector<int> last(index(plan.streams), kNone);
+  for (std::size_t i = 0; i < count; ++i) {
+    const Step& step = plan.steps[i];
+    std::vector<int> predecessors = step.waits;
+    if (last[index(step.stream)] != kNone) predecessors.push_back(last[index(step.stream)]);
+    for (const int predecessor : predecessors) {
+      before[i][index(predecessor)] = true;
+      for (std::size_t j = 0; j < count; ++j) before[i][j] = before[i][j] || before[index(predecessor)][j];
+    }
+    last[index(step.stream)] = static_cast<int>(i);
+  }
+  return before;
+}
+
+// A region lives until the last step that may run at the same time as one that touches it. Then a region whose first
+// step comes later is touched only by steps that happen after all of those.
+void lay_out(Plan& plan) {
+  const std::vector<std::vector<bool>> before = happens_before(plan);
+  const std::size_t count = plan.steps.size();
+  std::vector<int> latest(count);
+  for (std::size_t i = 0; i < count; ++i) {
+    latest[i] = static_cast<int>(i);
+    for (std::size_t j = i + 1; j < count; ++j)
+      if (!before[j][i]) latest[i] = static_cast<int>(j);
+  }
+  std::vector<Lifetime> lifetimes;
+  for (const Region& region : plan.regions) lifetimes.push_back({region.bytes, region.first, region.last});
+  for (std::size_t i = 0; i < count; ++i) {
+    const Step& step = plan.steps[i];
+    for (const RegionId id : {step.in.region, step.out.region, step.residual.region, step.workspace})
+      if (id != kNone) lifetimes[index(id)].last = std::max(lifetimes[index(id)].last, latest[i]);
+  }
+  plan.arena = lay_out_arena(lifetimes, kAlignment);
+  for (std::size_t i = 0; i < plan.regions.size(); ++i) plan.regions[i].offset = plan.arena.offsets[i];
+}
+
+std::string to_text(const Plan& plan, const Graph& graph, std::span<const std::string> kernels) {
+  std::string text = "step stream kernel, node, views, MFLOP, bytes moved at least, steps waited for\n";
+  std::int64_t all_flops = 0;
+  for (std::size_t i = 0; i < plan.steps.size(); ++i) {
+    const Step& step = plan.steps[i];
+    const Node* node = step.node == kNone ? nullptr : &graph.nodes[index(step.node)];
+    const std::int64_t work = node == nullptr ? 0 : flops(graph, *node);
+    all_flops += work;
+    std::string views = fmt::format("{} <- {}", text_of(step.out), text_of(step.in));
+    if (step.residual.region != kNone) views += " + " + text_of(step.residual);
+    text += fmt::format("{:4} s{} {:<40} {:<44} {:<34} {:>9.1f} {:>11}{}{}\n", i, step.stream, kernels[i],
+                        node == nullptr ? "results" : node->name, views, static_cast<double>(work) / 1e6,
+                        bytes_of(step, graph), step.waits.empty() ? "" : "  after ", fmt::join(step.waits, ", "));
+  }
+  text += "regions: offset, bytes, steps\n";
+  for (std::size_t i = 0; i < plan.regions.size(); ++i) {
+    const Region& region = plan.regions[i];
+    if (region.bytes == 0) continue;
+    text += fmt::format("  r{:<4} {:>12} {:>12}  {:>4}..{:<4} {}\n", i, region.offset, region.bytes, region.first,
+                        region.last, region.name);
+  }
+  text += fmt::format("{} steps on {} streams, {:.2f} GFLOP, arena {} bytes\n", plan.steps.size(), plan.streams,
+                      static_cast<double>(all_flops) / 1e9, plan.arena.bytes);
+  return text;
+}
+
+}  // namespace damoyolo::cuda

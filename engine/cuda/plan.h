@@ -1,0 +1,97 @@
+// The static plan of a graph on a GPU: steps in order, a stream for each, and the place of every tensor in one arena.
+//
+// Kernels read and write channel slices, so a graph's buffer is a region of the arena as it stands, and its values
+// are views of it; nothing is copied to join or split channels. Independent branches run on parallel streams: a step
+// waits for the steps on other streams whose results it reads, and for no others. Two regions share memory only when
+// every step that touches the one happens before every step that touches the other.
+#pragma once
+
+#include <array>
+#include <cstdint>
+#include <span>
+#include <string>
+#include <vector>
+
+#include "engine/arena.h"
+#include "engine/core/dtype.h"
+#include "engine/graph.h"
+
+namespace damoyolo::cuda {
+
+constexpr int kMaxStreams = 4;
+
+using RegionId = int;
+
+// Bytes of the arena that hold one buffer of the graph, or one step's working memory.
+struct Region {
+  std::string name;
+  std::int64_t bytes = 0;
+  int first = 0, last = 0;  // of the steps that touch it
+  std::int64_t offset = 0;  // from the arena's start, a multiple of 256
+};
+
+// Channels [channel_offset, channel_offset + shape.c) of a region of `pixel_stride` channels.
+struct View {
+  RegionId region = kNone;
+  Shape shape;
+  int pixel_stride = 0, channel_offset = 0;  // in elements
+  DType type = DType::F32;
+};
+
+enum class StepKind : std::uint8_t {
+  Pixels,    // the input → out
+  Conv,      // in (and residual) → out
+  SppPool,   // in → out
+  Upsample,  // in → out
+  Finish,    // the head's views → the results
+};
+
+struct Step {
+  StepKind kind{};
+  int node = kNone;  // of the graph; Finish has none
+  View in, out, residual;
+  RegionId workspace = kNone;
+  std::vector<int> dependencies;  // steps whose results it reads
+  int stream = 0;
+  std::vector<int> waits;  // steps on other streams that it has to wait for
+  bool awaited = false;    // a step on another stream waits for this one
+};
+
+struct HeadViews {
+  View cls, reg;
+};
+
+struct Plan {
+  std::vector<Region> regions;
+  std::vector<Step> steps;
+  std::array<HeadViews, 3> head;
+  int streams = 1;
+  ArenaLayout arena;
+
+  const Region& region(RegionId id) const { return regions[static_cast<std::size_t>(id)]; }
+};
+
+struct PlanOptions {
+  DType activations = DType::F32;  // or BF16, F16; the head's outputs are F32 in any case
+  int streams = kMaxStreams;       // at most
+};
+
+// Lowers an optimized graph (no Concat, Add, Activate, MaxPool or SpaceToDepth left; throws Error otherwise): views,
+// dependencies, streams. Pixels are 16 bytes or a multiple of it apart. What Pixels writes has that many channels,
+// the additional ones zero, and the convolution that reads it as many. The first and the last step are on stream 0,
+// and every other happens between them.
+Plan lower(const Graph& graph, const PlanOptions& options);
+
+// Working memory of one step. Before lay_out().
+void add_workspace(Plan& plan, std::size_t step, std::int64_t bytes);
+
+// Gives every region its offset.
+void lay_out(Plan& plan);
+
+// before[b][a]: step a ends before step b begins, by the order of the streams and the waits.
+std::vector<std::vector<bool>> happens_before(const Plan& plan);
+
+// A table of the steps with their kernels' names, one per step, and one of the regions.
+std::string to_text(const Plan& plan, const Graph& graph, std::span<const std::string> kernels);
+
+}  // namespace damoyolo::cuda

@@ -1,0 +1,267 @@
+// The device plan's bookkeeping: what is recorded when the plans of all variants are enqueued is replayed with a clock
+// per stream, and every access to memory must be ordered by it.
+#include "engine/cuda/plan.h"
+
+#include <doctest/doctest.h>
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <map>
+#include <optional>
+
+#include "engine/core/error.h"
+#include "engine/cuda/schedule.h"
+#include "engine/model/build.h"
+#include "engine/passes/passes.h"
+#include "tests/cuda/host_runtime.h"
+
+using namespace damoyolo;
+using namespace damoyolo::cuda;
+
+namespace {
+
+using StepSet = std::vector<bool>;
+
+Graph optimized(const ModelSpec& spec, int batch) {
+  Graph graph = build_model(spec, batch, spec.input_height, spec.input_width).graph;
+  optimize(graph);
+  return graph;
+}
+
+// With working memory for every convolution, as libraries ask for it.
+Plan planned(const Graph& graph, const PlanOptions& options) {
+  Plan plan = lower(graph, options);
+  for (std::size_t i = 0; i < plan.steps.size(); ++i)
+    if (plan.steps[i].kind != StepKind::Pixels) add_workspace(plan, i, 1000 + 300 * static_cast<std::int64_t>(i));
+  lay_out(plan);
+  return plan;
+}
+
+// before[b][a]: step a is over before step b begins, as streams and events have it in the recorded calls.
+std::vector<StepSet> recorded_order(const Plan& plan) {
+  HostRuntime runtime;
+  std::vector<Owned<CUstream_st>> owned;
+  std::vector<StreamHandle> streams;
+  for (int i = 0; i < kMaxStreams; ++i) streams.push_back(owned.emplace_back(make_stream(runtime)).get());
+  const auto events = make_events(plan, runtime);
+  enqueue_steps(plan, runtime, streams, events,
+                [&](std::size_t step, StreamHandle stream) { runtime.record_step(step, stream); });
+
+  const StepSet nothing(plan.steps.size(), false);
+  std::map<StreamHandle, StepSet> over;  // when the next work of the stream begins
+  std::map<EventHandle, StepSet> recorded;
+  std::vector<StepSet> before(plan.steps.size(), nothing);
+  for (const RecordedCall& call : runtime.calls) {
+    StepSet& clock = over.try_emplace(call.stream, nothing).first->second;
+    switch (call.kind) {
+      case RecordedCall::Kind::Record: recorded[call.event] = clock; break;
+      case RecordedCall::Kind::Wait:
+        REQUIRE_MESSAGE(recorded.contains(call.event), "an event is waited for before it is recorded");
+        for (std::size_t i = 0; i < clock.size(); ++i) clock[i] = clock[i] || recorded[call.event][i];
+        break;
+      case RecordedCall::Kind::Step:
+        before[call.value] = clock;
+        clock[call.value] = true;
+        break;
+      default: FAIL("an unexpected call");
+    }
+  }
+  return before;
+}
+
+struct Access {
+  RegionId region;
+  int begin, end;  // channels
+  bool writes;
+};
+
+std::vector<Access> accesses(const Plan& plan, const Step& step) {
+  std::vector<Access> all;
+  const auto add = [&](const View& view, bool writes) {
+    if (view.region != kNone)
+      all.push_back({view.region, view.channel_offset, view.channel_offset + view.shape.c, writes});
+  };
+  add(step.in, false);
+  add(step.residual, false);
+  add(step.out, true);
+  if (step.kind == StepKind::Finish)
+    for (const HeadViews& level : plan.head) {
+      add(level.cls, false);
+      add(level.reg, false);
+    }
+  if (step.workspace != kNone) all.push_back({step.workspace, 0, 1, true});
+  return all;
+}
+
+bool share_memory(const Plan& plan, const Access& a, const Access& b) {
+  if (a.region == b.region) return a.begin < b.end && b.begin < a.end;
+  const Region &x = plan.region(a.region), &y = plan.region(b.region);
+  return x.offset < y.offset + y.bytes && y.offset < x.offset + x.bytes;
+}
+
+// The first access that is not ordered, in words.
+std::optional<std::string> fault_of(const Plan& plan) {
+  const std::vector<StepSet> before = recorded_order(plan);
+  std::vector<std::vector<Access>> all;
+  for (const Step& step : plan.steps) all.push_back(accesses(plan, step));
+  const std::size_t count = all.size();
+
+  for (std::size_t a = 0; a < count; ++a)
+    for (std::size_t b = a + 1; b < count; ++b) {
+      if (before[b][a]) continue;
+      for (const Access& one : all[a])
+        for (const Access& other : all[b])
+          if ((one.writes || other.writes) && share_memory(plan, one, other))
+            return fmt::format("steps {} and {} may touch the same memory at the same time", a, b);
+    }
+
+  for (std::size_t i = 0; i < count; ++i)
+    for (const Access& read : all[i])
+      for (const Access& write : all[i])
+        if (!read.writes && write.writes && share_memory(plan, read, write))
+          return fmt::format("step {} writes what it reads", i);
+
+  // Each channel that a step reads was written by some step before it, and by nobody else since.
+  for (std::size_t reader = 0; reader < count; ++reader)
+    for (const Access& read : all[reader]) {
+      if (read.writes) continue;
+      for (int channel = read.begin; channel < read.end; ++channel) {
+        const Access one{read.region, channel, channel + 1, false};
+        std::optional<std::size_t> writer;
+        for (std::size_t other = 0; other < reader; ++other)
+          for (const Access& write : all[other])
+            if (write.writes && write.region == one.region && share_memory(plan, one, write)) writer = other;
+        if (!writer || !before[reader][*writer])
+          return fmt::format("step {} reads channel {} of region {} before it is written", reader, channel,
+                             read.region);
+        for (std::size_t other = 0; other < reader; ++other)
+          for (const Access& write : all[other])
+            if (write.writes && write.region != one.region && share_memory(plan, one, write) &&
+                !before[*writer][other])
+              return fmt::format("step {} writes over what step {} wrote and step {} reads", other, *writer, reader);
+      }
+    }
+  return std::nullopt;
+}
+
+}  // namespace
+
+TEST_CASE("cuda plan: every read follows its write, and what may run together shares no memory") {
+  for (const ModelSpec& spec : released_variants())
+    for (const int batch : {1, 3, 8})
+      for (const int streams : {1, 2, kMaxStreams}) {
+        CAPTURE(spec.variant);
+        CAPTURE(batch);
+        CAPTURE(streams);
+        const Graph graph = optimized(spec, batch);
+        const Plan plan = planned(graph, {batch == 3 ? DType::F32 : DType::BF16, streams});
+        CHECK(plan.streams == streams);
+        CHECK(fault_of(plan).value_or("") == "");
+        CHECK(happens_before(plan) == recorded_order(plan));
+        CHECK(plan.steps.front().stream == 0);
+        CHECK(plan.steps.back().stream == 0);
+        const std::vector<StepSet> before = recorded_order(plan);
+        for (std::size_t i = 0; i + 1 < plan.steps.size(); ++i) {
+          CHECK(before.back()[i]);
+          CHECK((i == 0 || before[i][0]));
+        }
+        for (const Region& region : plan.regions) {
+          CHECK(region.offset % 256 == 0);
+          CHECK(region.offset + region.bytes <= plan.arena.bytes);
+        }
+      }
+}
+
+TEST_CASE("cuda plan: the checks above see a wait, an offset or a lifetime that is wrong") {
+  const Graph graph = optimized(released_variant("T"), 1);
+  const Plan good = planned(graph, {});
+  REQUIRE_FALSE(fault_of(good).has_value());
+  int waits = 0;
+  for (std::size_t i = 0; i < good.steps.size(); ++i)
+    for (std::size_t w = 0; w < good.steps[i].waits.size(); ++w) {
+      Plan bad = good;
+      bad.steps[i].waits.erase(bad.steps[i].waits.begin() + static_cast<std::ptrdiff_t>(w));
+      CHECK_MESSAGE(fault_of(bad).has_value(), "step ", i, " waits for ", good.steps[i].waits[w], " without need");
+      ++waits;
+    }
+  CHECK(waits >= 4);
+
+  Plan bad = good;
+  Region& second = bad.regions[static_cast<std::size_t>(bad.steps[2].out.region)];
+  second.offset = bad.region(bad.steps[1].out.region).offset;
+  CHECK(fault_of(bad).has_value());
+
+  const Graph large = optimized(released_variant("L"), 1);
+  Plan serial = planned(large, {DType::BF16, 1});
+  REQUIRE_FALSE(fault_of(serial).has_value());
+  const Plan parallel = planned(large, {});
+  serial.steps = parallel.steps;  // the memory of one stream, the steps of four
+  serial.streams = parallel.streams;
+  CHECK(fault_of(serial).has_value());
+}
+
+TEST_CASE("cuda plan: independent branches run side by side") {
+  const Graph graph = optimized(released_variant("S"), 1);
+  const Plan plan = planned(graph, {});
+  const std::vector<StepSet> before = happens_before(plan);
+  const auto step_of = [&](std::string_view name) {
+    for (std::size_t i = 0; i < plan.steps.size(); ++i)
+      if (plan.steps[i].node != kNone && graph.nodes[static_cast<std::size_t>(plan.steps[i].node)].name == name)
+        return i;
+    FAIL("no step ", name);
+    return std::size_t{0};
+  };
+  const auto together = [&](std::string_view a, std::string_view b) {
+    const std::size_t one = step_of(a), other = step_of(b);
+    return !before[one][other] && !before[other][one];
+  };
+  CHECK(together("neck.bu_conv46", "neck.merge_7.conv3"));
+  CHECK(together("neck.bu_conv13", "backbone.5.0.conv2"));
+  CHECK(together("neck.bu_conv24", "neck.merge_3.conv3"));
+  CHECK_FALSE(together("neck.merge_6.conv3", "neck.merge_7.conv3"));
+}
+
+TEST_CASE("cuda plan: pixels are multiples of 16 bytes apart, and the first convolution reads zeros to fill them") {
+  for (const DType type : {DType::F32, DType::BF16, DType::F16}) {
+    const Graph graph = optimized(released_variant("S"), 2);
+    const Plan plan = planned(graph, {type, 1});
+    for (const Step& step : plan.steps)
+      for (const View* view : {&step.in, &step.out, &step.residual}) {
+        if (view->region == kNone) continue;
+        CHECK(static_cast<std::size_t>(view->pixel_stride) * size_of(view->type) % 16 == 0);
+        CHECK(view->channel_offset + view->shape.c <= view->pixel_stride);
+        CHECK(plan.region(view->region).bytes ==
+              view->shape.pixels() * view->pixel_stride * static_cast<std::int64_t>(size_of(view->type)));
+      }
+    CHECK(plan.steps[0].out.shape.c == (type == DType::F32 ? 12 : 16));
+    CHECK(plan.steps[1].in.shape.c == plan.steps[0].out.shape.c);
+    for (const HeadViews& level : plan.head) CHECK((level.cls.type == DType::F32 && level.reg.type == DType::F32));
+  }
+}
+
+TEST_CASE("cuda plan: parallel streams cost little memory") {
+  for (const ModelSpec& spec : released_variants()) {
+    CAPTURE(spec.variant);
+    const Graph graph = optimized(spec, 1);
+    const double alone = static_cast<double>(planned(graph, {DType::BF16, 1}).arena.bytes);
+    CHECK(static_cast<double>(planned(graph, {DType::BF16, kMaxStreams}).arena.bytes) <= 1.6 * alone);
+  }
+}
+
+TEST_CASE("cuda plan: a graph that was not optimized is refused") {
+  CHECK_THROWS_AS(lower(build_model(released_variant("T"), 1, 64, 64).graph, {}), Error);
+}
+
+TEST_CASE("cuda plan: its text names kernels, streams, views, work and bytes") {
+  const Graph graph = optimized(released_variant("S"), 1);
+  const Plan plan = planned(graph, {});
+  std::vector<std::string> kernels(plan.steps.size(), "some_kernel");
+  kernels[3] = "another_kernel";
+  const std::string text = to_text(plan, graph, kernels);
+  CHECK(text.find("another_kernel") != std::string::npos);
+  CHECK(text.find("neck.merge_3.conv3") != std::string::npos);
+  CHECK(text.find("r52[0:256]") != std::string::npos);
+  CHECK(text.find("36.99 GFLOP") != std::string::npos);
+  CHECK(text.find(fmt::format("on 4 streams")) != std::string::npos);
+  CHECK(text.find(fmt::format("arena {} bytes", plan.arena.bytes)) != std::string::npos);
+}
