@@ -1,0 +1,26 @@
+// From the candidates for a convolution to the kernel that is used.
+#pragma once
+
+#include <functional>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "engine/cuda/convolution.h"
+#include "engine/cuda/runtime.h"
+
+namespace damoyolo::cuda {
+
+using CandidateSource = std::function<std::vector<ConvCandidate>(const ConvProblem&)>;
+
+// The best one by prediction that can be made here. Throws Error naming the node when none can.
+std::unique_ptr<ConvKernel> predicted_best(const std::string& node, const std::vector<ConvCandidate>& candidates,
+                                           const ConvWeights& weights);
+
+// The one that takes the least time on the stream, with its tensors in memory of its own. What cannot be made or run
+// is passed over; throws Error naming the node when nothing is left.
+std::unique_ptr<ConvKernel> measured_best(Runtime& runtime, StreamHandle stream, const std::string& node,
+                                          const ConvProblem& problem, const std::vector<ConvCandidate>& candidates,
+                                          const ConvWeights& weights);
+
+}  // namespace damoyolo::cuda

@@ -1,0 +1,236 @@
+#include "engine/cuda/network.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <utility>
+
+#include "engine/core/error.h"
+#include "engine/cuda/schedule.h"
+#include "engine/detection.h"
+#include "kernels/head_decode.h"
+#include "kernels/nms.h"
+#include "kernels/preprocess.h"
+#include "kernels/spp_pool.h"
+#include "kernels/upsample.h"
+
+namespace damoyolo::cuda {
+namespace {
+
+constexpr std::size_t kAlignment = 256;
+
+std::size_t aligned(std::size_t bytes, std::size_t alignment = kAlignment) {
+  return (bytes + alignment - 1) / alignment * alignment;
+}
+
+// Working memory of the candidates, largest alignment first.
+struct CandidateMemory {
+  CandidateMemory(int batch, int capacity)
+      : candidates(static_cast<std::size_t>(batch) * static_cast<std::size_t>(capacity) * sizeof(std::uint64_t)),
+        found(candidates +
+              static_cast<std::size_t>(batch) * static_cast<std::size_t>(capacity) * sizeof(kernels::Candidate)),
+        bytes(found + static_cast<std::size_t>(batch) * sizeof(int)) {}
+  std::size_t keys = 0, candidates, found, bytes;
+};
+
+// The weights with zeros for input channels that only the kernel has.
+ConvWeights with_input_channels(ConvWeights weights, int from, int to, int taps) {
+  if (from == to) return weights;
+  const std::size_t row = static_cast<std::size_t>(from) * static_cast<std::size_t>(taps);
+  const std::size_t wide_row = static_cast<std::size_t>(to) * static_cast<std::size_t>(taps);
+  std::vector<float> wide(weights.weight.size() / row * wide_row, 0.f);
+  for (std::size_t out = 0; out * row < weights.weight.size(); ++out)
+    std::copy_n(weights.weight.begin() + static_cast<std::ptrdiff_t>(out * row), row,
+                wide.begin() + static_cast<std::ptrdiff_t>(out * wide_row));
+  weights.weight = std::move(wide);
+  return weights;
+}
+
+}  // namespace
+
+DetectInput::DetectInput(int batch, int class_count)
+    : parameters(aligned(static_cast<std::size_t>(batch) * sizeof(kernels::Image), 16)),
+      classes(parameters + sizeof(kernels::DetectionParameters)),
+      bytes(classes + static_cast<std::size_t>(class_count)) {}
+
+DetectOutput::DetectOutput(int batch)
+    : counts(static_cast<std::size_t>(batch) * kernels::kMaxDetections * sizeof(Detection)),
+      bytes(counts + static_cast<std::size_t>(batch) * sizeof(int)) {}
+
+Network::Network(Runtime& runtime, std::span<const StreamHandle> streams, Graph graph, const HeadSpec& head,
+                 const TensorLookup& lookup, const KernelChooser& choose_kernel, const NetworkOptions& options)
+    : runtime_(runtime),
+      streams_(streams.begin(), streams.end()),
+      graph_(std::move(graph)),
+      head_(head),
+      options_(options),
+      plan_(lower(graph_, options.plan)),
+      convolutions_(plan_.steps.size()),
+      events_(make_events(plan_, runtime)) {
+  const Shape image = graph_.value(graph_.input).shape;
+  for (std::size_t i = 0; i < plan_.steps.size(); ++i) {
+    const Step& step = plan_.steps[i];
+    if (step.kind != StepKind::Conv) continue;
+    const Node& node = graph_.nodes[static_cast<std::size_t>(step.node)];
+    const Shape in = graph_.value(node.inputs[0]).shape;
+    convolutions_[i] = choose_kernel(node.name, problem_of(step),
+                                     with_input_channels(gather_weights(node, lookup), in.c / node.groups,
+                                                         step.in.shape.c / node.groups, node.kernel * node.kernel));
+    add_workspace(plan_, i, static_cast<std::int64_t>(convolutions_[i]->workspace_bytes()));
+  }
+  std::size_t input_bytes = static_cast<std::size_t>(image.elements()), output_bytes = 0;
+  if (options_.task == Task::Detect) {
+    const CandidateMemory candidates(image.n, options_.max_candidates);
+    add_workspace(plan_, plan_.steps.size() - 1, static_cast<std::int64_t>(candidates.bytes));
+    input_bytes = DetectInput(image.n, head_.classes).bytes;
+    output_bytes = DetectOutput(image.n).bytes;
+  } else {
+    for (const HeadViews& level : plan_.head)
+      output_bytes += static_cast<std::size_t>(level.cls.shape.pixels()) *
+                      static_cast<std::size_t>(head_.classes + 4) * sizeof(float);
+  }
+  lay_out(plan_);
+
+  const std::size_t arena = aligned(static_cast<std::size_t>(plan_.arena.bytes));
+  const std::size_t bytes = arena + aligned(input_bytes) + aligned(output_bytes);
+  memory_ = device_memory(runtime_, bytes);
+  input_ = {memory_.get() + arena, input_bytes};
+  output_ = {memory_.get() + arena + aligned(input_bytes), output_bytes};
+  runtime_.fill_zero(memory_.get(), bytes, streams_[0]);
+
+  if (!options_.capture) return;
+  // Kernels and libraries load what they need when they first run, which a capture would not allow. No image is
+  // there yet: nothing is found, whatever the network computes.
+  enqueue();
+  runtime_.synchronize(streams_[0]);
+  captured_ = capture_graph(runtime_, streams_[0], [this] { enqueue(); });
+}
+
+Network::~Network() {
+  try {
+    runtime_.synchronize(streams_[0]);
+  } catch (const Error&) {  // the work has failed, and nothing uses the memory any more
+  }
+}
+
+void Network::run() {
+  if (captured_ != nullptr)
+    runtime_.launch(captured_.get(), streams_[0]);
+  else
+    enqueue();
+}
+
+void Network::enqueue() {
+  enqueue_steps(plan_, runtime_, streams_, events_,
+                [this](std::size_t position, StreamHandle stream) { enqueue_step(position, stream); });
+}
+
+void Network::enqueue_step(std::size_t position, StreamHandle stream) {
+  const Step& step = plan_.steps[position];
+  switch (step.kind) {
+    case StepKind::Pixels: {
+      const bool focus = graph_.nodes[static_cast<std::size_t>(step.node)].space_to_depth;
+      const kernels::PixelLayout layout = focus ? kernels::PixelLayout::SpaceToDepth : kernels::PixelLayout::Rgb;
+      if (options_.task == Task::Detect)
+        kernels::launch_preprocess(reinterpret_cast<const kernels::Image*>(input_.data()), tensor(step.out), layout,
+                                   {stream});
+      else
+        kernels::launch_cast(reinterpret_cast<const std::uint8_t*>(input_.data()), tensor(step.out), layout, {stream});
+      break;
+    }
+    case StepKind::Conv: {
+      void* workspace = step.workspace == kNone ? nullptr : memory_.get() + plan_.region(step.workspace).offset;
+      convolutions_[position]->run({address(step.in), address(step.out), address(step.residual), workspace}, stream);
+      break;
+    }
+    case StepKind::SppPool: kernels::launch_spp_pool(tensor(step.in), tensor(step.out), {stream}); break;
+    case StepKind::Upsample:
+      kernels::launch_upsample(tensor(step.in), {}, tensor(step.out), Activation::None, {stream});
+      break;
+    case StepKind::Finish: enqueue_results(step, stream); break;
+  }
+}
+
+void Network::enqueue_results(const Step& step, StreamHandle stream) {
+  const Shape image = graph_.value(graph_.input).shape;
+  kernels::HeadView head;
+  for (std::size_t i = 0; i < plan_.head.size(); ++i)
+    head.levels[i] = {tensor(plan_.head[i].cls), tensor(plan_.head[i].reg), graph_.head[i].stride};
+  head.classes = head_.classes;
+  head.reg_max = head_.reg_max;
+  if (options_.task == Task::Forward) {
+    auto* scores = reinterpret_cast<float*>(output_.data());
+    const std::int64_t anchors = std::int64_t{image.n} * kernels::anchors_of(head);
+    kernels::launch_head_decode(head, scores, scores + anchors * head_.classes, {stream});
+    return;
+  }
+  std::byte* const workspace = memory_.get() + plan_.region(step.workspace).offset;
+  const CandidateMemory at(image.n, options_.max_candidates);
+  const kernels::CandidateList list{
+      options_.max_candidates, reinterpret_cast<kernels::Candidate*>(workspace + at.candidates),
+      reinterpret_cast<int*>(workspace + at.found), reinterpret_cast<std::uint64_t*>(workspace + at.keys)};
+  const DetectInput in(image.n, head_.classes);
+  const DetectOutput out(image.n);
+  const auto* parameters = reinterpret_cast<const kernels::DetectionParameters*>(input_.data() + in.parameters);
+  kernels::launch_candidates(head, parameters, list, {stream});
+  kernels::launch_nms(list, parameters, reinterpret_cast<const kernels::Image*>(input_.data() + in.images), image.n,
+                      image.w, image.h, reinterpret_cast<Detection*>(output_.data() + out.detections),
+                      reinterpret_cast<int*>(output_.data() + out.counts), {stream});
+}
+
+void* Network::address(const View& view) const {
+  if (view.region == kNone) return nullptr;
+  return memory_.get() + plan_.region(view.region).offset +
+         static_cast<std::size_t>(view.channel_offset) * size_of(view.type);
+}
+
+kernels::TensorView Network::tensor(const View& view) const {
+  return {memory_.get() + plan_.region(view.region).offset,
+          view.type,
+          view.shape.n,
+          view.shape.h,
+          view.shape.w,
+          view.shape.c,
+          view.pixel_stride,
+          view.channel_offset};
+}
+
+ConvProblem Network::problem_of(const Step& step) const {
+  const Node& node = graph_.nodes[static_cast<std::size_t>(step.node)];
+  ConvProblem problem;
+  problem.in = step.in.shape;
+  problem.out = step.out.shape;
+  problem.in_pixel_stride = step.in.pixel_stride;
+  problem.out_pixel_stride = step.out.pixel_stride;
+  problem.residual_pixel_stride = step.residual.pixel_stride;
+  problem.kernel = node.kernel;
+  problem.stride = node.stride;
+  problem.groups = node.groups;
+  problem.act = node.act;
+  if (step.residual.region != kNone)
+    problem.residual =
+        step.residual.shape == step.out.shape ? ConvProblem::Residual::Same : ConvProblem::Residual::Half;
+  problem.residual_first = node.residual_first;
+  problem.type = step.in.type;
+  problem.out_type = step.out.type;
+  problem.allow_tf32 = options_.allow_tf32;
+  return problem;
+}
+
+std::string Network::plan_text() const {
+  std::vector<std::string> names;
+  for (std::size_t i = 0; i < plan_.steps.size(); ++i) {
+    const bool detect = options_.task == Task::Detect;
+    switch (plan_.steps[i].kind) {
+      case StepKind::Pixels: names.emplace_back(detect ? "preprocess" : "cast"); break;
+      case StepKind::Conv: names.push_back(convolutions_[i]->name()); break;
+      case StepKind::SppPool: names.emplace_back("spp_pool"); break;
+      case StepKind::Upsample: names.emplace_back("upsample"); break;
+      case StepKind::Finish: names.emplace_back(detect ? "candidates, nms" : "head_decode"); break;
+    }
+  }
+  return to_text(plan_, graph_, names) +
+         fmt::format("input {} bytes, output {} bytes\n", input_.size(), output_.size());
+}
+
+}  // namespace damoyolo::cuda

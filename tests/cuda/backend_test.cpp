@@ -1,0 +1,350 @@
+// The CUDA backend on a runtime played by the host: batches, buckets, memory that runs out, staging, autotuning.
+#include "engine/cuda/backend.h"
+
+#include <doctest/doctest.h>
+
+#include <algorithm>
+#include <array>
+#include <cmath>
+#include <cstring>
+#include <fstream>
+#include <memory>
+
+#include "engine/core/error.h"
+#include "engine/cpu/reference.h"
+#include "engine/cpu/resize.h"
+#include "engine/decode.h"
+#include "engine/model/build.h"
+#include "engine/nms.h"
+#include "tests/cuda/host_convolution.h"
+#include "tests/cuda/host_runtime.h"
+#include "tests/random_weights.h"
+#include "tests/temporary_folder.h"
+
+using namespace damoyolo;
+using namespace damoyolo::cuda;
+
+namespace {
+
+// The smallest variant at 64 × 32 with random weights.
+const WeightsFile& small_model() {
+  static const test::TemporaryFolder folder;
+  static const std::unique_ptr<WeightsFile> file = [] {
+    ModelSpec spec = released_variant("Ns");
+    spec.input_height = 64;
+    spec.input_width = 32;
+    const BuiltModel model = build_model(spec, 1, 64, 32);
+    const RandomWeights weights(model.sources);
+    Safetensors contents;
+    for (const ConvSource& source : model.sources)
+      for (const char* kind : {".weight", ".bias"})
+        contents.tensors[source.node + kind] = weights.lookup()(source.node + kind);
+    write_weights_file(folder.file("small.safetensors"), spec, "0123", contents);
+    return std::make_unique<WeightsFile>(folder.file("small.safetensors"));
+  }();
+  return *file;
+}
+
+std::vector<Image> pictures(std::size_t count) {
+  std::vector<Image> images;
+  for (std::size_t i = 0; i < count; ++i) {
+    const int width = 20 + 17 * static_cast<int>(i), height = 50 - 3 * static_cast<int>(i);
+    images.push_back(
+        {width, height, golden_bytes("picture " + std::to_string(i), static_cast<std::size_t>(width * height) * 3)});
+  }
+  return images;
+}
+
+std::vector<ImageView> views(const std::vector<Image>& images) { return {images.begin(), images.end()}; }
+
+constexpr float kConfidence = 0.6f, kIou = 0.7f;
+
+// The plain executor on pixels of network size, up to the head.
+class Plain {
+ public:
+  Plain(const std::vector<std::uint8_t>& pixels, int count, int height, int width)
+      : reference_(build_model(small_model().model(), count, height, width).graph,
+                   [](std::string_view name) -> const TensorView& { return small_model().tensor(name); }) {
+    reference_.run(pixels);
+    const Graph& graph = reference_.graph();
+    maps.batch = count;
+    maps.classes = small_model().model().head.classes;
+    maps.reg_max = small_model().model().head.reg_max;
+    for (std::size_t i = 0; i < maps.levels.size(); ++i) {
+      const HeadLevel& level = graph.head[i];
+      const Shape cls = graph.value(level.cls).shape, reg = graph.value(level.reg).shape;
+      cls_[i] = reference_.read(level.cls);
+      reg_[i] = reference_.read(level.reg);
+      maps.levels[i] = {cls_[i].data(), reg_[i].data(), cls.c, reg.c, cls.h, cls.w, level.stride};
+    }
+  }
+  HeadMaps maps;
+
+ private:
+  Reference reference_;
+  std::array<std::vector<float>, 3> cls_, reg_;
+};
+
+// Boxes in network pixels.
+std::vector<Candidate> plain_detections(const Image& image) {
+  const ModelSpec& model = small_model().model();
+  std::vector<std::uint8_t> pixels(static_cast<std::size_t>(model.input_height * model.input_width) * 3);
+  resize_bilinear(image, model.input_width, model.input_height, pixels.data());
+  const Plain plain(pixels, 1, model.input_height, model.input_width);
+  return non_maximum_suppression(find_candidates(plain.maps, 0, kConfidence, {}), kIou, 300);
+}
+
+struct Device {
+  explicit Device(BackendOptions options, CandidateSource candidates = host_candidates,
+                  const std::filesystem::path& cache = {}) {
+    auto owned = std::make_unique<HostRuntime>();
+    runtime = owned.get();
+    options.warn = [this](const std::string& text) { warnings.push_back(text); };
+    backend =
+        make_backend(small_model(), options, {std::move(owned), std::move(candidates), "GPU", "1.0", cache, 1024});
+  }
+  std::vector<std::vector<Detection>> detect(const std::vector<Image>& images, StageTimes* times = nullptr) {
+    return backend->detect(views(images), {kConfidence, kIou, 300, {}}, times);
+  }
+
+  HostRuntime* runtime = nullptr;
+  std::vector<std::string> warnings;
+  std::unique_ptr<Backend> backend;
+};
+
+BackendOptions options(int max_batch, Mode mode = Mode::Default) {
+  BackendOptions result;
+  result.precision = Precision::Fp32;
+  result.max_batch = max_batch;
+  result.mode = mode;
+  return result;
+}
+
+bool same_bytes(const std::vector<std::vector<Detection>>& a, const std::vector<std::vector<Detection>>& b) {
+  return std::equal(a.begin(), a.end(), b.begin(), b.end(), [](const auto& x, const auto& y) {
+    return x.size() == y.size() && (x.empty() || std::memcmp(x.data(), y.data(), x.size() * sizeof(Detection)) == 0);
+  });
+}
+
+}  // namespace
+
+TEST_CASE("cuda backend: it finds what the plain reference finds") {
+  const std::vector<Image> images = pictures(3);
+  StageTimes times;
+  const auto found = Device(options(4)).detect(images, &times);
+  REQUIRE(found.size() == images.size());
+  for (std::size_t i = 0; i < found.size(); ++i) {
+    const std::vector<Candidate> expected = plain_detections(images[i]);
+    const float size[] = {static_cast<float>(images[i].width), static_cast<float>(images[i].height)};
+    const float network[] = {32, 64};
+    CHECK(expected.size() > 3);
+    REQUIRE(found[i].size() == expected.size());
+    for (std::size_t k = 0; k < expected.size(); ++k) {
+      CHECK(found[i][k].class_id == expected[k].class_id);
+      CHECK(std::abs(found[i][k].score - expected[k].score) < 2e-5f);
+      for (std::size_t side = 0; side < 4; ++side) {
+        const float edge = std::clamp(expected[k].box[side] * size[side % 2] / network[side % 2], 0.f, size[side % 2]);
+        CHECK(std::abs(found[i][k].box[side] - edge) < 1e-2f);
+      }
+    }
+  }
+  CHECK(times.preprocess == doctest::Approx(1e-3));
+  CHECK(times.network == doctest::Approx(1e-3));
+  CHECK(times.postprocess == doctest::Approx(1e-3));
+}
+
+TEST_CASE("cuda backend: any split into batches, in any mode, gives what the images give one by one") {
+  const std::vector<Image> images = pictures(5);
+  const auto alone = Device(options(1)).detect(images);
+  CHECK(alone.size() == images.size());
+  for (const auto& [batch, mode] : {std::pair{2, Mode::ReduceOverhead}, {3, Mode::MaxAutotune}, {8, Mode::Default}}) {
+    CAPTURE(batch);
+    CHECK(same_bytes(Device(options(batch, mode)).detect(images), alone));
+  }
+  CHECK(Device(options(4)).detect({}).empty());
+}
+
+TEST_CASE("cuda backend: a request takes the next larger bucket") {
+  const std::pair<int, int> expected[] = {{1, 1},  {2, 2},   {3, 4},   {5, 8},  {8, 8},
+                                          {9, 16}, {17, 32}, {32, 32}, {33, 32}};
+  for (const auto& [images, bucket] : expected) CHECK(batch_bucket(images) == bucket);
+  Device device(options(3));
+  CHECK(device.backend->plan_text(3).find("steps on") != std::string::npos);
+  CHECK(device.backend->plan_text(3) == device.backend->plan_text(4));
+  CHECK(device.backend->plan_text(3) != device.backend->plan_text(2));
+}
+
+TEST_CASE("cuda backend: once warm it allocates nothing, and waits for nothing but results") {
+  const std::vector<Image> images = pictures(5);
+  Device device(options(2, Mode::ReduceOverhead));
+  const auto first = device.detect(images);
+  const std::size_t allocations = device.runtime->allocations, live = device.runtime->live();
+  device.runtime->calls.clear();
+  CHECK(same_bytes(device.detect(images), first));
+  CHECK(device.runtime->allocations == allocations);
+  CHECK(device.runtime->live() == live);
+  CHECK(device.runtime->count(RecordedCall::Kind::Synchronize) == 3);  // one for each batch: 2, 2 and 1 images
+  CHECK(device.runtime->count(RecordedCall::Kind::Launch) == 3);
+}
+
+TEST_CASE("cuda backend: the images of a batch are copied while the one before is computed") {
+  Device device(options(1, Mode::ReduceOverhead));
+  const std::vector<Image> images = pictures(3);
+  device.detect(images);
+  device.runtime->calls.clear();
+  device.detect(images);
+  std::size_t launched = 0, collected = 0, most = 0;
+  StreamHandle network = nullptr;
+  for (const RecordedCall& call : device.runtime->calls)
+    if (call.kind == RecordedCall::Kind::Launch) network = call.stream;
+  std::size_t uploads_aside = 0;
+  for (const RecordedCall& call : device.runtime->calls) {
+    if (call.kind == RecordedCall::Kind::Launch) ++launched;
+    if (call.kind == RecordedCall::Kind::Synchronize) ++collected;
+    most = std::max(most, launched - collected);
+    if (call.kind == RecordedCall::Kind::Copy && call.stream != network && launched > collected) ++uploads_aside;
+  }
+  CHECK(most == 2);
+  CHECK(uploads_aside == 2);
+}
+
+TEST_CASE("cuda backend: when memory runs out, smaller batches run, with one warning") {
+  const std::vector<Image> images = pictures(5);
+  const auto expected = Device(options(1)).detect(images);
+  std::size_t enough = 0;
+  for (std::size_t limit = 1 << 16; enough == 0; limit += 1 << 16) {  // the least that one image runs with
+    Device probe(options(1));
+    probe.runtime->device_limit = limit;
+    try {
+      probe.detect(images);
+      enough = limit;
+    } catch (const Error& error) {
+      CHECK(std::string(error.what()).find("one image does not fit into the memory of the GPU") != std::string::npos);
+      CHECK(probe.warnings.empty());
+    }
+  }
+  Device device(options(4));
+  device.runtime->device_limit = enough;
+  CHECK(same_bytes(device.detect(images), expected));
+  REQUIRE(device.warnings.size() == 1);
+  CHECK(device.warnings.front().find("a batch of 4 does not fit") != std::string::npos);
+  CHECK(same_bytes(device.detect(images), expected));
+  CHECK(device.warnings.size() == 1);
+}
+
+TEST_CASE("cuda backend: thresholds, wanted classes and limits are data") {
+  const std::vector<Image> images = pictures(2);
+  Device device(options(2, Mode::ReduceOverhead));
+  const auto all = device.detect(images);
+  const std::size_t allocations = device.runtime->allocations;
+  DetectParameters parameters{kConfidence, kIou, 2, {}};
+  for (const auto& found : device.backend->detect(views(images), parameters, nullptr)) CHECK(found.size() == 2);
+  parameters.max_detections = 300;
+  parameters.confidence = 1.f;
+  for (const auto& found : device.backend->detect(views(images), parameters, nullptr)) CHECK(found.empty());
+  parameters.confidence = kConfidence;
+  const int wanted = all[0].front().class_id;
+  parameters.class_filter.assign(static_cast<std::size_t>(small_model().model().head.classes), false);
+  parameters.class_filter[static_cast<std::size_t>(wanted)] = true;
+  const auto of_class = device.backend->detect(views(images), parameters, nullptr);
+  CHECK_FALSE(of_class[0].empty());
+  for (const auto& found : of_class)
+    for (const Detection& one : found) CHECK(one.class_id == wanted);
+  CHECK(device.runtime->allocations == allocations);
+}
+
+TEST_CASE("cuda backend: forward gives every score and box, also of an odd number of images of another size") {
+  constexpr int kCount = 3, kHeight = 32, kWidth = 64;
+  const std::vector<std::uint8_t> pixels = golden_bytes("forward", std::size_t{kCount} * kHeight * kWidth * 3);
+  const Plain plain(pixels, kCount, kHeight, kWidth);
+  const auto anchors = static_cast<std::size_t>(plain.maps.anchors());
+  std::vector<float> scores(kCount * anchors * static_cast<std::size_t>(plain.maps.classes)),
+      boxes(kCount * anchors * 4);
+  decode_all(plain.maps, scores, boxes);
+  Device device(options(2, Mode::ReduceOverhead));
+  for (int run = 0; run < 2; ++run) {
+    const RawOutput output = device.backend->forward(pixels, kCount, kHeight, kWidth);
+    CHECK(output.images == kCount);
+    CHECK(output.anchors == plain.maps.anchors());
+    CHECK(output.classes == plain.maps.classes);
+    REQUIRE(output.scores.size() == scores.size());
+    REQUIRE(output.boxes.size() == boxes.size());
+    const auto near = [](float bound) { return [bound](float a, float b) { return std::abs(a - b) < bound; }; };
+    CHECK(std::equal(output.scores.begin(), output.scores.end(), scores.begin(), near(2e-5f)));
+    CHECK(std::equal(output.boxes.begin(), output.boxes.end(), boxes.begin(), near(5e-3f)));
+  }
+  CHECK_THROWS_AS(device.backend->forward(std::span(pixels).first(10), kCount, kHeight, kWidth), Error);
+}
+
+TEST_CASE("cuda backend: images that no kernel takes are refused, and spoil nothing") {
+  Device device(options(1));
+  const std::vector<Image> images = pictures(2);
+  const auto expected = device.detect(images);
+  const std::uint8_t pixel[3] = {};
+  const std::vector<ImageView> bad{images[0], {0, 5, pixel}};
+  CHECK_THROWS_AS(device.backend->detect(bad, {}, nullptr), Error);
+  CHECK(same_bytes(device.detect(images), expected));
+}
+
+TEST_CASE("cuda backend: autotuning takes the fastest kernel, and remembers it") {
+  const test::TemporaryFolder folder;
+  int timed = 0;
+  double seconds = 0;
+  // Of three, the second is fastest, the third cannot be made. A kernel's time is set when it runs.
+  struct Timed : HostConvolution {
+    Timed(const ConvProblem& problem, const ConvWeights& weights, std::string name, double time, double& now)
+        : HostConvolution(problem, weights, std::move(name), 0), time_(time), now_(now) {}
+    void run(const ConvPointers& pointers, cudaStream_t stream) override {
+      now_ = time_;
+      HostConvolution::run(pointers, stream);
+    }
+    double time_;
+    double& now_;
+  };
+  const CandidateSource three = [&](const ConvProblem& problem) {
+    std::vector<ConvCandidate> candidates;
+    for (const auto& [name, time] : {std::pair{"slow", 3.0}, {"fast", 1.0}})
+      candidates.push_back({name, 1, [=, &seconds](const ConvWeights& weights) -> std::unique_ptr<ConvKernel> {
+                              return std::make_unique<Timed>(problem, weights, name, time, seconds);
+                            }});
+    candidates.push_back({"broken", 1, [](const ConvWeights&) -> std::unique_ptr<ConvKernel> {
+                            throw Error("no engine supports this");
+                          }});
+    return candidates;
+  };
+  const auto plan_of = [&](Mode mode) {
+    Device device(options(1, mode), three, folder.file("cache"));
+    timed = 0;
+    device.runtime->elapsed = [&] {
+      ++timed;
+      return seconds;
+    };
+    return device.backend->plan_text(1);
+  };
+  CHECK(plan_of(Mode::Default).find("fast") == std::string::npos);
+  CHECK(timed == 0);
+  const std::string tuned = plan_of(Mode::MaxAutotune);
+  CHECK(tuned.find("fast") != std::string::npos);
+  CHECK(tuned.find("slow") == std::string::npos);
+  CHECK(timed > 100);
+  CHECK(plan_of(Mode::MaxAutotune) == tuned);
+  CHECK(timed == 0);
+
+  for (const auto& entry : std::filesystem::directory_iterator(folder.file("cache")))
+    std::ofstream(entry.path()) << "{ damaged";
+  CHECK(plan_of(Mode::MaxAutotune) == tuned);
+  CHECK(timed > 100);
+  CHECK(plan_of(Mode::MaxAutotune) == tuned);
+  CHECK(timed == 0);
+}
+
+TEST_CASE("cuda backend: a convolution that nothing can compute is named") {
+  const CandidateSource none = [](const ConvProblem&) {
+    return std::vector<ConvCandidate>{{"broken", 1, [](const ConvWeights&) -> std::unique_ptr<ConvKernel> {
+                                         throw Error("no engine supports this");
+                                       }}};
+  };
+  for (const Mode mode : {Mode::ReduceOverhead, Mode::MaxAutotune})
+    CHECK_THROWS_WITH_AS(Device(options(1, mode), none).backend->plan_text(1),
+                         "no kernel can compute the convolution backbone.0: no engine supports this", Error);
+}

@@ -1,0 +1,140 @@
+// The network of the CUDA backend with everything but the libraries' convolutions: plan, views, kernels (through the
+// SIMT shim) and results, against the reference.
+#include "engine/cuda/network.h"
+
+#include <doctest/doctest.h>
+
+#include <array>
+#include <cstring>
+#include <vector>
+
+#include "engine/cpu/reference.h"
+#include "engine/decode.h"
+#include "engine/model/build.h"
+#include "engine/passes/passes.h"
+#include "tests/compare.h"
+#include "tests/cuda/host_convolution.h"
+#include "tests/cuda/host_runtime.h"
+#include "tests/random_weights.h"
+
+using namespace damoyolo;
+using namespace damoyolo::cuda;
+
+namespace {
+
+constexpr int kBatch = 2, kHeight = 64, kWidth = 32;
+
+std::unique_ptr<ConvKernel> on_host(const std::string&, const ConvProblem& problem, const ConvWeights& weights) {
+  return host_candidates(problem).front().make(weights);
+}
+
+struct Case {
+  explicit Case(const ModelSpec& spec)
+      : head(spec.head),
+        model(build_model(spec, kBatch, kHeight, kWidth)),
+        weights(model.sources),
+        graph(model.graph),
+        pixels(golden_bytes("input", std::size_t{kBatch} * kHeight * kWidth * 3)) {
+    optimize(graph);
+    for (int i = 0; i < kMaxStreams; ++i) {
+      owned.push_back(make_stream(runtime));
+      streams.push_back(owned.back().get());
+    }
+  }
+
+  // Scores, then boxes, of the forward task.
+  std::vector<float> forward(Network& network) {
+    runtime.copy(network.input().data(), pixels.data(), pixels.size(), streams[0]);
+    network.run();
+    std::vector<float> result(network.output().size() / sizeof(float));
+    std::memcpy(result.data(), network.output().data(), network.output().size());
+    return result;
+  }
+
+  std::vector<float> reference() const {
+    Reference plain(graph, weights.lookup());
+    plain.run(pixels);
+    std::array<std::vector<float>, 6> values;
+    HeadMaps maps{kBatch, head.classes, head.reg_max, {}};
+    for (std::size_t i = 0; i < 3; ++i) {
+      const HeadLevel& level = graph.head[i];
+      values[2 * i] = plain.read(level.cls);
+      values[2 * i + 1] = plain.read(level.reg);
+      const Shape cls = graph.value(level.cls).shape, reg = graph.value(level.reg).shape;
+      maps.levels[i] = {values[2 * i].data(), values[2 * i + 1].data(), cls.c, reg.c, cls.h, cls.w, level.stride};
+    }
+    const auto anchors = static_cast<std::size_t>(kBatch * maps.anchors());
+    std::vector<float> result(anchors * static_cast<std::size_t>(head.classes + 4));
+    const std::size_t scores = anchors * static_cast<std::size_t>(head.classes);
+    decode_all(maps, std::span(result).first(scores), std::span(result).subspan(scores));
+    return result;
+  }
+
+  HeadSpec head;
+  BuiltModel model;
+  RandomWeights weights;
+  Graph graph;
+  std::vector<std::uint8_t> pixels;
+  HostRuntime runtime;
+  std::vector<Owned<CUstream_st>> owned;
+  std::vector<StreamHandle> streams;
+};
+
+NetworkOptions options(Task task, DType type, bool capture = false) {
+  NetworkOptions result;
+  result.task = task;
+  result.plan.activations = type;
+  result.capture = capture;
+  result.max_candidates = 256;
+  return result;
+}
+
+}  // namespace
+
+TEST_CASE("cuda network: every variant gives what the reference gives") {
+  for (const ModelSpec& spec : released_variants()) {
+    CAPTURE(spec.variant);
+    Case test(spec);
+    const std::vector<float> expected = test.reference();
+    Network exact(test.runtime, test.streams, test.graph, test.head, test.weights.lookup(), on_host,
+                  options(Task::Forward, DType::F32));
+    const std::vector<float> result = test.forward(exact);
+    REQUIRE(result.size() == expected.size());
+    CHECK(relative_difference(expected, result) < 1e-5);
+    CHECK(test.forward(exact) == result);
+  }
+}
+
+TEST_CASE("cuda network: bf16 stays near fp32, and a captured graph gives the same bytes") {
+  Case test(released_variant("T"));
+  Network plain(test.runtime, test.streams, test.graph, test.head, test.weights.lookup(), on_host,
+                options(Task::Forward, DType::BF16));
+  const std::vector<float> result = test.forward(plain);
+  CHECK(relative_difference(test.reference(), result) < 0.05);
+
+  Network captured(test.runtime, test.streams, test.graph, test.head, test.weights.lookup(), on_host,
+                   options(Task::Forward, DType::BF16, true));
+  CHECK(test.forward(captured) == result);
+  const std::vector<std::uint8_t> first = test.pixels;
+  test.pixels = golden_bytes("other", first.size());
+  CHECK(test.forward(captured) != result);
+  test.pixels = first;
+  test.runtime.calls.clear();
+  const std::size_t allocations = test.runtime.allocations;
+  CHECK(test.forward(captured) == result);
+  CHECK(test.runtime.count(RecordedCall::Kind::Launch) == 1);
+  CHECK(test.runtime.count(RecordedCall::Kind::Synchronize) == 0);
+  CHECK(test.runtime.allocations == allocations);
+}
+
+TEST_CASE("cuda network: all that it took is given back") {
+  Case test(released_variant("Ns"));
+  const std::size_t before = test.runtime.live();
+  {
+    const Network network(test.runtime, test.streams, test.graph, test.head, test.weights.lookup(), on_host,
+                          options(Task::Detect, DType::BF16, true));
+    CHECK(test.runtime.live() > before);
+    CHECK(network.plan_text().find("candidates, nms") != std::string::npos);
+  }
+  CHECK(test.runtime.live() == before);
+}
