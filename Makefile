@@ -32,8 +32,8 @@ TEST_SOURCES := $(wildcard tests/*.cpp)
 FUZZ_SOURCES := $(wildcard tests/fuzz/*.cpp)
 
 # Tests of whole networks, see "test" below.
-NETWORK_TESTS     := $(wildcard $(patsubst %,tests/%_test.cpp,arena cli coco_eval cpu_network detector golden graph \
-                                                            passes))
+NETWORK_TESTS     := $(wildcard $(patsubst %,tests/%_test.cpp,arena cli coco_eval cpu_network detector device golden \
+                                                            graph passes))
 
 objects      = $(patsubst %,$(BUILD)/obj/%.o,$(1))
 LIB_OBJECTS := $(call objects,$(LIB_SOURCES))

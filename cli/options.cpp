@@ -64,6 +64,12 @@ void add_device_options(CLI::App& command, DetectorOptions& options) {
   CLI::Option* precision =
       command.add_option_function<std::string>("--precision", set_precision, "Arithmetic of the network");
   allow_only(*precision, {"auto", "fp32", "bf16", "fp16"})->default_str("auto");
+  const auto set_mode = [&options](const std::string& name) { options.mode = mode_from_name(name); };
+  CLI::Option* mode = command.add_option_function<std::string>(
+      "--mode", set_mode, "On a GPU: launch kernels one by one, replay a captured graph, or time kernels first");
+  allow_only(*mode, {"default", "reduce-overhead", "max-autotune"})->default_str("reduce-overhead");
+  command.add_flag("--tf32", options.allow_tf32, "On a GPU: let fp32 convolutions use TF32 tensor cores");
+  command.add_flag("--warmup", options.warmup, "Run once before the first images, so that these find all ready");
   CLI::Option* threads =
       command.add_option("--threads", options.threads, "Processor threads; 0: all that the process may use");
   allow_range(*threads, 0, 1024)->capture_default_str();

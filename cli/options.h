@@ -18,7 +18,7 @@ CLI::Option* allow_range(CLI::Option& option, int least, int most);
 // -w: a weights file.
 CLI::Option* add_weights_option(CLI::App& command, std::string& path);
 
-// --device, --precision, --threads.
+// --device, --precision, --mode, --tf32, --warmup, --threads.
 void add_device_options(CLI::App& command, DetectorOptions& options);
 
 // --batch, how many images run together.

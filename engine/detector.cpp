@@ -1,16 +1,44 @@
 #include "engine/detector.h"
 
+#include <cstdio>
+#include <optional>
 #include <utility>
 
 #include "engine/core/error.h"
 #include "engine/cpu/backend.h"
+#ifdef DAMOYOLO_CUDA
+#include "engine/cuda/backend.h"
+#endif
 
 namespace damoyolo {
+
+namespace {
+
+void warm_up(Backend& backend, int batch) {
+  const Image black{1, 1, std::vector<std::uint8_t>(3)};
+  const std::vector<ImageView> images(static_cast<std::size_t>(batch), black);
+  backend.detect(images, {}, nullptr);
+}
+
+std::unique_ptr<Backend> make_backend(const WeightsFile& weights, const DeviceChoice& device,
+                                      const DetectorOptions& options) {
+#ifdef DAMOYOLO_CUDA
+  if (const std::optional<int> gpu = gpu_number(device.device)) {
+    const auto warn = options.warn ? options.warn : [](const std::string& text) { fmt::print(stderr, "{}\n", text); };
+    return cuda::make_backend(weights, {device.precision, options.max_batch, options.mode, options.allow_tf32, warn},
+                              cuda::open_environment(*gpu));
+  }
+#endif
+  return cpu::make_backend(weights, {device.precision, options.max_batch, options.threads});
+}
+
+}  // namespace
 
 Detector::Detector(const std::string& weights, const DetectorOptions& options)
     : weights_(std::make_unique<WeightsFile>(weights)), device_(choose_device(options.device, options.precision)) {
   if (options.max_batch < 1) throw Error("a batch of {} was asked for, expected at least 1", options.max_batch);
-  backend_ = cpu::make_backend(*weights_, {device_.precision, options.max_batch, options.threads});
+  backend_ = make_backend(*weights_, device_, options);
+  if (options.warmup) warm_up(*backend_, options.max_batch);
 }
 
 std::vector<Detection> Detector::detect(const ImageView& image, const DetectParameters& parameters) {

@@ -4,6 +4,7 @@
 //   for (const damoyolo::Detection& found : detector.detect(image)) …
 #pragma once
 
+#include <functional>
 #include <memory>
 #include <span>
 #include <string>
@@ -12,6 +13,7 @@
 #include "engine/backend.h"
 #include "engine/detection.h"
 #include "engine/device.h"
+#include "engine/mode.h"
 #include "engine/model/spec.h"
 #include "weights/weights_file.h"
 
@@ -22,6 +24,12 @@ struct DetectorOptions {
   Precision precision = Precision::Auto;
   int max_batch = 1;  // images that run together
   int threads = 0;    // CPU only; 0: as many as the process may use
+  // GPU only.
+  Mode mode = Mode::ReduceOverhead;
+  bool allow_tf32 = false;  // fp32 convolutions may round their inputs to 10 bits of mantissa
+  // Run once on max_batch images when the detector is made, so that the first real batch finds everything ready.
+  bool warmup = false;
+  std::function<void(const std::string&)> warn;  // told what is no error; default: prints it on stderr
 };
 
 // Owns the weights and the plans. Not thread-safe; several detectors in several threads are fine.

@@ -1,29 +1,53 @@
-# Kernels: for the GPU, where nvcc is, and for the host through tests/simt, which needs no CUDA at all.
+# CUDA: the kernels and engine/cuda for the GPU, where nvcc and cuDNN's headers are, and both for the host through
+# tests/simt, which needs no CUDA at all.
 #
-#   kernels                    the device objects, KERNEL_OBJECTS, for CUDA_ARCHS; link them with CUDA_LDLIBS
+#   kernels                    the device objects, KERNEL_OBJECTS, for CUDA_ARCHS
 #   kernel-warnings            every kernel for sm_80 and sm_90a, warnings are errors; prints registers and spills
-#   $(BUILD)/kernel_tests      tests/kernels on the host
-#   $(BUILD)/kernel_tests_gpu  the same tests on the GPU
+#   $(BUILD)/kernel_tests      tests/kernels and tests/cuda on the host
+#   $(BUILD)/cuda_tests        tests/cuda_*: what calls the libraries, against fakes of them; needs their headers
+#   $(BUILD)/kernel_tests_gpu  tests/kernels on the GPU
 #
-# Without nvcc, or with CPU_ONLY=1, KERNEL_OBJECTS is empty and only the host's tests can be built.
+# Without nvcc, or with CPU_ONLY=1, the library has no CUDA backend, and only the host's tests can be built.
 
 CUDA_HOME  ?= /usr/local/cuda
-CUDA_ARCHS ?= 75 80 86 89 90a 100 120
+# sm_80 code runs on 8.6 and 8.9 too, and the PTX of the newest on what came after it. Each architecture adds half a
+# minute to a build on two cores; name those you have for code made for them: CUDA_ARCHS="75 80 86 89 90a 100 120".
+CUDA_ARCHS ?= $(if $(CI),80 90a,75 80 90a)
 NVCC       := $(if $(CPU_ONLY),,$(firstword $(wildcard $(CUDA_HOME)/bin/nvcc) $(shell command -v nvcc)))
 
+# Headers only: the libraries themselves are opened at run time.
+CUDNN_INCLUDE := $(patsubst %/cudnn_graph.h,%,$(firstword $(wildcard $(addsuffix /cudnn_graph.h, \
+                   $(CUDA_HOME)/include /usr/include /usr/include/$(shell uname -m)-linux-gnu \
+                   $(wildcard $(addsuffix /lib/python3*/site-packages/nvidia/cudnn/include, \
+                              $(VIRTUAL_ENV) $(HOME)/.local /usr/local))))))
+ifneq ($(NVCC),)
+ifeq ($(CUDNN_INCLUDE),)
+WITHOUT_CUDA := cuDNN 9 has no headers here
+NVCC         :=
+endif
+else
+WITHOUT_CUDA := $(if $(CPU_ONLY),,there is no nvcc)
+endif
+ifeq ($(MAKELEVEL),0)
+$(if $(WITHOUT_CUDA),$(info CPU only: $(WITHOUT_CUDA)))
+endif
+
 KERNEL_SOURCES      := $(wildcard kernels/*.cu kernels/*.cpp)
+CUDA_SOURCES        := $(wildcard engine/cuda/*.cpp)
+# What the shim can stand in for: all but what talks to the real runtime and libraries.
+SIMT_CUDA_SOURCES   := $(patsubst %,engine/cuda/%.cpp,backend kernel_choice network plan plan_cache schedule)
 KERNEL_TEST_SOURCES := $(wildcard tests/kernels/*.cpp) tests/main.cpp
 # What the CPU does is the reference.
 REFERENCE_SOURCES   := engine/core/dtype.cpp engine/decode.cpp engine/nms.cpp engine/cpu/resize.cpp
 SIMT_OBJECTS        := $(patsubst %,$(BUILD)/obj/simt/%.o,$(KERNEL_SOURCES) $(KERNEL_TEST_SOURCES) \
-                         $(REFERENCE_SOURCES) $(wildcard tests/simt/*.cpp))
+                         $(REFERENCE_SOURCES) $(SIMT_CUDA_SOURCES) $(wildcard tests/simt/*.cpp tests/cuda/*.cpp))
 
-TEST_COMMANDS += $(BUILD)/kernel_tests $(BUILD)/asan/kernel_tests
+TEST_COMMANDS += $(BUILD)/asan/kernel_tests
 
 $(BUILD)/asan/kernel_tests: FORCE
 	+$(SANITIZED) $@
 
-$(BUILD)/kernel_tests: $(SIMT_OBJECTS)
+$(BUILD)/kernel_tests: $(SIMT_OBJECTS) $(BUILD)/libdamoyolo.a
 	$(CXX) $(LDFLAGS) -o $@ $^ -lfmt -ldl
 
 # Without contraction, arithmetic that kernels mark as rounded step by step is.
@@ -33,23 +57,24 @@ $(BUILD)/obj/simt/%.cu.o: %.cu
 	@mkdir -p $(@D)
 	$(SIMT_COMPILE) -x c++ -c -o $@ $<
 
-$(BUILD)/obj/simt/%.cpp.o: %.cpp
+$(BUILD)/obj/simt/%.cpp.o: %.cpp | $(BUILD)/gen/variants_json.h
 	@mkdir -p $(@D)
 	$(SIMT_COMPILE) -c -o $@ $<
 
 ifneq ($(NVCC),)
 
-# The compiler lists compute_90; sm_90a is part of the same support. PTX of the newest lets later devices run too.
+# The compiler lists compute_90; sm_90a is part of the same support. PTX of the newest lets later devices run too, but
+# not with an "a": that is for its own architecture alone.
 KNOWN_ARCHS  := $(patsubst compute_%,%,$(shell $(NVCC) --list-gpu-arch))
 CHOSEN_ARCHS := $(foreach arch,$(CUDA_ARCHS),$(if $(filter $(arch:%a=%),$(KNOWN_ARCHS)),$(arch)))
 GENCODE      := $(foreach arch,$(CHOSEN_ARCHS),-gencode arch=compute_$(arch),code=sm_$(arch)) \
-                $(foreach arch,$(lastword $(CHOSEN_ARCHS)),-gencode arch=compute_$(arch),code=compute_$(arch))
+                $(foreach arch,$(lastword $(CHOSEN_ARCHS:%a=%)),-gencode arch=compute_$(arch),code=compute_$(arch))
 
 NVCC_WARNINGS := -Xcompiler -Wall,-Wextra $(if $(WERROR),-Werror all-warnings)
 NVCCFLAGS     := -std=c++20 -O3 -lineinfo $(NVCC_WARNINGS) -I.
 
 # The runtime is linked statically; it opens the driver itself, so that a machine without one can start the binary.
-CUDA_CPPFLAGS := -isystem $(dir $(NVCC))../include
+CUDA_CPPFLAGS := -isystem $(dir $(NVCC))../include -isystem $(CUDNN_INCLUDE)
 CUDA_LDLIBS   := -L$(dir $(NVCC))../lib64 -lcudart_static -lrt -ldl
 
 KERNEL_OBJECTS      := $(patsubst %,$(BUILD)/obj/%.o,$(KERNEL_SOURCES))
@@ -58,7 +83,17 @@ KERNEL_TEST_OBJECTS := $(patsubst %,$(BUILD)/obj/%.o,$(KERNEL_TEST_SOURCES))
 $(BUILD)/kernel_tests_gpu: $(KERNEL_TEST_OBJECTS) $(KERNEL_OBJECTS) $(call objects,$(REFERENCE_SOURCES))
 	$(CXX) $(LDFLAGS) -o $@ $^ -lfmt -ldl $(CUDA_LDLIBS)
 
-$(KERNEL_OBJECTS) $(KERNEL_TEST_OBJECTS): CPPFLAGS += $(CUDA_CPPFLAGS)
+LIB_OBJECTS += $(KERNEL_OBJECTS) $(call objects,$(CUDA_SOURCES))
+LDLIBS      += $(CUDA_LDLIBS)
+
+CUDA_TEST_SOURCES := $(wildcard tests/cuda_*_test.cpp)
+TEST_COMMANDS     += $(BUILD)/cuda_tests
+$(BUILD)/cuda_tests: $(call objects,tests/main.cpp $(CUDA_TEST_SOURCES)) $(BUILD)/libdamoyolo.a
+	$(CXX) $(LDFLAGS) -o $@ $^ $(LDLIBS)
+
+$(KERNEL_OBJECTS) $(KERNEL_TEST_OBJECTS) $(call objects,$(CUDA_SOURCES)): CPPFLAGS += $(CUDA_CPPFLAGS)
+# Who asks whether there is a CUDA backend.
+$(call objects,engine/detector.cpp engine/device.cpp $(CUDA_TEST_SOURCES)): CPPFLAGS += -DDAMOYOLO_CUDA $(CUDA_CPPFLAGS)
 
 $(BUILD)/obj/kernels/%.cu.o: kernels/%.cu
 	@mkdir -p $(@D)
@@ -74,6 +109,11 @@ kernel-warnings:
 	done; done
 
 endif
+
+$(call objects,engine/detector.cpp engine/device.cpp $(wildcard tests/cuda_*_test.cpp)): $(BUILD)/backends
+$(BUILD)/backends: FORCE
+	@mkdir -p $(@D)
+	@echo $(if $(NVCC),cpu cuda,cpu) | cmp -s - $@ || echo $(if $(NVCC),cpu cuda,cpu) > $@
 
 .PHONY: kernels
 kernels: $(KERNEL_OBJECTS)
