@@ -18,7 +18,6 @@
 #include "engine/cuda/convolution.h"
 #include "engine/cuda/cublaslt_convolution.h"
 #include "engine/cuda/cudnn_convolution.h"
-#include "engine/cuda/runtime.h"
 #include "tests/fake_cublaslt.h"
 #include "tests/fake_cudnn.h"
 #include "tests/temporary_folder.h"
@@ -144,7 +143,7 @@ TEST_CASE("libraries fuse the steps they know") {
         std::pair<std::string, std::string>("conv+bias+residual", "conv+bias+residual"));
   problem.out_type = DType::F32;
   CHECK(fuses(with_residual(problem, Residual::Same)) ==
-        std::pair<std::string, std::string>("conv+bias+residual", "conv+bias"));
+        std::pair<std::string, std::string>("conv+bias+residual", "conv+bias+store"));
 }
 
 TEST_CASE("the half-size residual is left to the epilogue, with its own size") {
@@ -242,6 +241,8 @@ TEST_CASE("what there is decides which methods are offered, and in which order")
   CHECK(std::ranges::count(types, true, [](const ConvMethod& m) { return m.split.first.out_type == DType::F32; }) ==
         1);
   CHECK(std::ranges::count(types, true, [](const ConvMethod& m) { return m.split.intermediate; }) == 2);
+  CHECK(describe(split(head, 1)) == "conv+bias");
+  CHECK(describe(split(head, 1, true)) == "conv+bias+store");
   CHECK(std::ranges::is_sorted(types, {}, &ConvMethod::predicted_seconds));
 }
 
@@ -414,7 +415,7 @@ TEST_CASE("a 1×1 convolution is a matrix product over strided pixels") {
     CHECK(cublaslt.preferences[CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_B_BYTES] == 16);
     CHECK(cublaslt.preferences[CUBLASLT_MATMUL_PREF_REDUCTION_SCHEME_MASK] == CUBLASLT_REDUCTION_SCHEME_COMPUTE_TYPE);
 
-    int in = 0, out = 0, residual = 0, workspace = 0, weights = 0, bias = 0;
+    alignas(16) int in = 0, out = 0, residual = 0, workspace = 0, weights = 0, bias = 0;
     product.set_bias(&bias);
     product.run(algorithms[0], &weights, {&in, &out, &residual, &workspace}, nullptr);
     REQUIRE(cublaslt.calls.size() == 1);
@@ -438,10 +439,12 @@ TEST_CASE("a 1×1 convolution is a matrix product over strided pixels") {
     ConvProblem silu = pointwise();
     silu.act = Activation::Silu;
     CublasLtProduct product(*cublaslt.library, split(silu, steps_in_cublaslt(silu)));
-    int tensor = 0;
-    product.run(product.algorithms()[0], &tensor, {&tensor, &tensor, nullptr, nullptr}, nullptr);
+    alignas(16) int tensor[8] = {};
+    product.run(product.algorithms()[0], tensor, {tensor, tensor, nullptr, nullptr}, nullptr);
+    CHECK_THROWS_AS(product.run(product.algorithms()[0], tensor, {tensor + 1, tensor, nullptr, nullptr}, nullptr),
+                    Error);
     CHECK(cublaslt.calls[1].beta == 0);
-    CHECK(cublaslt.calls[1].tensors[2] == &tensor);
+    CHECK(cublaslt.calls[1].tensors[2] == tensor);
     CHECK(cublaslt.products[1].attributes[CUBLASLT_MATMUL_DESC_EPILOGUE] == CUBLASLT_EPILOGUE_BIAS);
   }
   CHECK(cublaslt.alive == 0);
@@ -500,21 +503,6 @@ TEST_CASE("problems that break the rules are refused") {
   refused([](ConvProblem& p) { p.out_type = DType::F16; });
   refused([](ConvProblem& p) { p.alignment = 12; });
   refused([](ConvProblem& p) { p = with_residual(p, Residual::Same); });
-}
-
-TEST_CASE("the next candidate is taken when a library refuses one") {
-  struct Nothing : ConvKernel {
-    std::string name() const override { return "second"; }
-    std::size_t workspace_bytes() const override { return 0; }
-    void run(const ConvPointers&, cudaStream_t) override {}
-  };
-  using Made = std::unique_ptr<ConvKernel>;
-  const ConvCandidate refuses{"first", 1, [](const ConvWeights&) -> Made { throw Error("refused"); }};
-  const ConvCandidate works{"second", 2, [](const ConvWeights&) -> Made { return std::make_unique<Nothing>(); }};
-  const ConvCandidate full{"full", 1, [](const ConvWeights&) -> Made { throw OutOfDeviceMemory("full"); }};
-  CHECK(make_first({refuses, works}, {})->name() == "second");
-  CHECK_THROWS_WITH_AS(make_first({refuses, refuses}, {}), "refused", Error);
-  CHECK_THROWS_AS(make_first({full, works}, {}), OutOfDeviceMemory);
 }
 
 TEST_CASE("libraries are looked for in the toolkit, then in Python environments") {

@@ -1,8 +1,10 @@
 #include "engine/cuda/conv_split.h"
 
 #include <algorithm>
+#include <cstdint>
 #include <span>
 
+#include "engine/core/error.h"
 #include "engine/cuda/uploaded.h"
 
 namespace damoyolo::cuda {
@@ -131,7 +133,15 @@ std::string describe(const ConvSplit& split) {
     if (step == ConvStep::Residual) text += "+residual";
     if (step == ConvStep::Activation) text += split.first.act == Activation::Relu ? "+relu" : "+silu";
   }
+  if (split.intermediate) text += "+store";
   return text;
+}
+
+void require_aligned(const ConvProblem& problem, const ConvPointers& pointers) {
+  for (const void* tensor : {pointers.in, static_cast<const void*>(pointers.out), pointers.residual})
+    if (reinterpret_cast<std::uintptr_t>(tensor) % static_cast<std::uintptr_t>(problem.alignment) != 0)
+      throw Error("a tensor of a convolution lies at {}, which is not a multiple of {}", fmt::ptr(tensor),
+                  problem.alignment);
 }
 
 std::size_t workspace_bytes_of(const Shape& shape, DType type) {

@@ -41,8 +41,11 @@ ConvSplit split(const ConvProblem& problem, std::size_t fused, bool dense = fals
 kernels::Epilogue remaining_epilogue(const ConvProblem& problem, const ConvSplit& split, const float* bias,
                                      const void* residual);
 
-// "conv+bias+residual+relu": the first part of a split.
+// "conv+bias+residual+relu": the first part of a split; with "+store" when its result is an intermediate one.
 std::string describe(const ConvSplit& split);
+
+// Throws Error unless every tensor is aligned as the problem says: libraries would fault, and only on the device.
+void require_aligned(const ConvProblem& problem, const ConvPointers& pointers);
 
 // Bytes of a dense tensor in the workspace, rounded up to the alignment of workspaces.
 std::size_t workspace_bytes_of(const Shape& shape, DType type);

@@ -12,7 +12,6 @@
 #include "engine/cuda/cublaslt_convolution.h"
 #include "engine/cuda/cudnn_convolution.h"
 #include "engine/cuda/depthwise_convolution.h"
-#include "engine/cuda/runtime.h"
 
 namespace damoyolo::cuda {
 namespace {
@@ -99,20 +98,6 @@ std::vector<ConvCandidate> conv_candidates(const ConvProblem& problem, Libraries
     return std::pair(candidate.compiled, candidate.predicted_seconds);
   });
   return candidates;
-}
-
-std::unique_ptr<ConvKernel> make_first(const std::vector<ConvCandidate>& candidates, const ConvWeights& weights) {
-  for (std::size_t i = 0; i + 1 < candidates.size(); ++i) {
-    try {
-      return candidates[i].make(weights);
-    } catch (const OutOfDeviceMemory&) {
-      throw;
-    } catch (const Error&) {
-      // Libraries may propose what they then refuse.
-    }
-  }
-  if (candidates.empty()) throw Error("there is no candidate for the convolution");
-  return candidates.back().make(weights);
 }
 
 }  // namespace damoyolo::cuda

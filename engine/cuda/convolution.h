@@ -82,7 +82,4 @@ struct ConvCandidate {
 // above.
 std::vector<ConvCandidate> conv_candidates(const ConvProblem& problem, Libraries& libraries);
 
-// The first candidate that can be made. Throws the last one's Error when none can.
-std::unique_ptr<ConvKernel> make_first(const std::vector<ConvCandidate>& candidates, const ConvWeights& weights);
-
 }  // namespace damoyolo::cuda

@@ -133,6 +133,7 @@ void CublasLtProduct::set_bias(const void* bias) { set(CUBLASLT_MATMUL_DESC_BIAS
 
 void CublasLtProduct::run(const cublasLtMatmulHeuristicResult_t& algorithm, const void* weights,
                           const ConvPointers& pointers, cudaStream_t stream) const {
+  require_aligned(problem_, pointers);
   const bool residual = problem_.residual != ConvProblem::Residual::None;
   const float alpha = 1, beta = residual ? 1 : 0;
   check(cublaslt_.functions,

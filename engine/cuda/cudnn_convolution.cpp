@@ -224,6 +224,7 @@ class CudnnKernel : public ConvKernel {
 
  private:
   void bind(const ConvPointers& pointers) {
+    require_aligned(split_.first, pointers);
     std::vector<std::int64_t> ids = {kCudnnInput, kCudnnWeights, kCudnnOutput};
     std::vector<void*> addresses = {const_cast<void*>(pointers.in), const_cast<void*>(weights_.data()), pointers.out};
     if (split_.bias_first) {
