@@ -152,7 +152,7 @@ void check(const CudnnFunctions& cudnn, cudnnStatus_t status, const char* call) 
   if (status == CUDNN_STATUS_SUCCESS) return;
   std::array<char, 512> detail{};
   cudnn.cudnnGetLastErrorString(detail.data(), detail.size());
-  throw Error("{} failed: {} {}", call, cudnn.cudnnGetErrorString(status), detail.data());
+  throw Error("{} failed: {}{}{}", call, cudnn.cudnnGetErrorString(status), detail[0] ? " " : "", detail.data());
 }
 
 void check(const CublasLtFunctions& cublaslt, cublasStatus_t status, const char* call) {
