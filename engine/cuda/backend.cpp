@@ -197,14 +197,10 @@ class CudaBackend : public Backend {
     const KernelChoices known = load_choices(environment_.cache_folder, plan_key).value_or(KernelChoices{});
     KernelChoices chosen;
     const KernelChooser choose = [&](const std::string& node, const ConvProblem& problem, const ConvWeights& weights) {
-      std::vector<ConvCandidate> candidates = environment_.candidates(problem);
-      if (const auto name = known.find(node); name != known.end()) {
-        const auto best = std::find_if(candidates.begin(), candidates.end(),
-                                       [&](const ConvCandidate& candidate) { return candidate.name == name->second; });
-        if (best != candidates.end()) candidates = {*best};
-      }
-      auto kernel = candidates.size() == 1 ? predicted_best(node, candidates, weights)
-                                           : measured_best(runtime_, streams[0], node, problem, candidates, weights);
+      const std::vector<ConvCandidate> candidates = environment_.candidates(problem);
+      const auto name = known.find(node);
+      auto kernel = name == known.end() ? nullptr : named(name->second, candidates, weights);
+      if (kernel == nullptr) kernel = measured_best(runtime_, streams[0], node, problem, candidates, weights);
       chosen[node] = kernel->name();
       return kernel;
     };

@@ -90,9 +90,25 @@ std::unique_ptr<ConvKernel> predicted_best(const std::string& node, const std::v
   none_works(node, reason);
 }
 
+std::unique_ptr<ConvKernel> named(const std::string& name, const std::vector<ConvCandidate>& candidates,
+                                  const ConvWeights& weights) {
+  for (const ConvCandidate& candidate : candidates) {
+    if (candidate.name != name) continue;
+    try {
+      return candidate.make(weights);
+    } catch (const OutOfDeviceMemory&) {
+      throw;
+    } catch (const Error&) {
+      return nullptr;
+    }
+  }
+  return nullptr;
+}
+
 std::unique_ptr<ConvKernel> measured_best(Runtime& runtime, StreamHandle stream, const std::string& node,
                                           const ConvProblem& problem, const std::vector<ConvCandidate>& candidates,
                                           const ConvWeights& weights) {
+  if (candidates.size() == 1) return predicted_best(node, candidates, weights);
   const Numbers in(runtime, stream, span_of(problem.in, problem.in_pixel_stride), problem.type);
   const Numbers out(runtime, stream, span_of(problem.out, problem.out_pixel_stride), problem.out_type);
   std::optional<Numbers> residual;

@@ -17,8 +17,12 @@ using CandidateSource = std::function<std::vector<ConvCandidate>(const ConvProbl
 std::unique_ptr<ConvKernel> predicted_best(const std::string& node, const std::vector<ConvCandidate>& candidates,
                                            const ConvWeights& weights);
 
-// The one that takes the least time on the stream, with its tensors in memory of its own. What cannot be made or run
-// is passed over; throws Error naming the node when nothing is left.
+// The one of that name; null when there is none, or it cannot be made here any more.
+std::unique_ptr<ConvKernel> named(const std::string& name, const std::vector<ConvCandidate>& candidates,
+                                  const ConvWeights& weights);
+
+// The one that takes the least time on the stream, with its tensors in memory of its own; not timed when it is the
+// only one. What cannot be made or run is passed over; throws Error naming the node when nothing is left.
 std::unique_ptr<ConvKernel> measured_best(Runtime& runtime, StreamHandle stream, const std::string& node,
                                           const ConvProblem& problem, const std::vector<ConvCandidate>& candidates,
                                           const ConvWeights& weights);

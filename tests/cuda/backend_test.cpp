@@ -157,9 +157,10 @@ TEST_CASE("cuda backend: any split into batches, in any mode, gives what the ima
   const std::vector<Image> images = pictures(5);
   const auto alone = Device(options(1)).detect(images);
   CHECK(alone.size() == images.size());
-  for (const auto& [batch, mode] : {std::pair{2, Mode::ReduceOverhead}, {3, Mode::MaxAutotune}, {8, Mode::Default}}) {
-    CAPTURE(batch);
-    CHECK(same_bytes(Device(options(batch, mode)).detect(images), alone));
+  for (const BackendOptions& split :
+       {options(2, Mode::ReduceOverhead), options(3, Mode::MaxAutotune), options(8, Mode::Default)}) {
+    CAPTURE(split.max_batch);
+    CHECK(same_bytes(Device(split).detect(images), alone));
   }
   CHECK(Device(options(4)).detect({}).empty());
 }
@@ -290,6 +291,7 @@ TEST_CASE("cuda backend: autotuning takes the fastest kernel, and remembers it")
   const test::TemporaryFolder folder;
   int timed = 0;
   double seconds = 0;
+  bool fast_works = true;
   // Of three, the second is fastest, the third cannot be made. A kernel's time is set when it runs.
   struct Timed : HostConvolution {
     Timed(const ConvProblem& problem, const ConvWeights& weights, std::string name, double time, double& now)
@@ -303,10 +305,13 @@ TEST_CASE("cuda backend: autotuning takes the fastest kernel, and remembers it")
   };
   const CandidateSource three = [&](const ConvProblem& problem) {
     std::vector<ConvCandidate> candidates;
-    for (const auto& [name, time] : {std::pair{"slow", 3.0}, {"fast", 1.0}})
-      candidates.push_back({name, 1, [=, &seconds](const ConvWeights& weights) -> std::unique_ptr<ConvKernel> {
-                              return std::make_unique<Timed>(problem, weights, name, time, seconds);
-                            }});
+    candidates.push_back({"slow", 1, [&, problem](const ConvWeights& weights) -> std::unique_ptr<ConvKernel> {
+                            return std::make_unique<Timed>(problem, weights, "slow", 3.0, seconds);
+                          }});
+    candidates.push_back({"fast", 1, [&, problem](const ConvWeights& weights) -> std::unique_ptr<ConvKernel> {
+                            if (!fast_works) throw Error("not any more");
+                            return std::make_unique<Timed>(problem, weights, "fast", 1.0, seconds);
+                          }});
     candidates.push_back({"broken", 1, [](const ConvWeights&) -> std::unique_ptr<ConvKernel> {
                             throw Error("no engine supports this");
                           }});
@@ -335,6 +340,12 @@ TEST_CASE("cuda backend: autotuning takes the fastest kernel, and remembers it")
   CHECK(plan_of(Mode::MaxAutotune) == tuned);
   CHECK(timed > 100);
   CHECK(plan_of(Mode::MaxAutotune) == tuned);
+  CHECK(timed == 0);
+
+  fast_works = false;  // what the file names is not there any more
+  CHECK(plan_of(Mode::MaxAutotune).find("slow") != std::string::npos);
+  CHECK(timed > 100);
+  plan_of(Mode::MaxAutotune);
   CHECK(timed == 0);
 }
 
