@@ -3,6 +3,7 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <bit>
 #include <utility>
 
 #include "engine/core/error.h"
@@ -214,6 +215,11 @@ ConvProblem Network::problem_of(const Step& step) const {
   problem.type = step.in.type;
   problem.out_type = step.out.type;
   problem.allow_tf32 = options_.allow_tf32;
+  // Regions begin at multiples of 256 bytes; slices lie wherever their channels do.
+  std::size_t multiples = 16;
+  for (const View* view : {&step.in, &step.out, &step.residual})
+    multiples |= static_cast<std::size_t>(view->channel_offset) * size_of(view->type);
+  problem.alignment = 1 << std::countr_zero(multiples);
   return problem;
 }
 
