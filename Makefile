@@ -28,7 +28,8 @@ endif
 LIB_SOURCES  := $(wildcard engine/*.cpp engine/core/*.cpp engine/cpu/*.cpp engine/model/*.cpp \
                            engine/passes/*.cpp weights/*.cpp loader/*.cpp)
 CLI_SOURCES  := $(wildcard cli/*.cpp)
-TEST_SOURCES := $(wildcard tests/*.cpp)
+# tests/cuda_* need CUDA's headers and have a program of their own, see kernels/rules.mk.
+TEST_SOURCES := $(filter-out tests/cuda_%,$(wildcard tests/*.cpp))
 FUZZ_SOURCES := $(wildcard tests/fuzz/*.cpp)
 
 # Tests of whole networks, see "test" below.
