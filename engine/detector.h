@@ -29,7 +29,7 @@ struct DetectorOptions {
   bool allow_tf32 = false;  // fp32 convolutions may round their inputs to 10 bits of mantissa
   // Run once on max_batch images when the detector is made, so that the first real batch finds everything ready.
   bool warmup = false;
-  std::function<void(const std::string&)> warn;  // told what is no error; default: prints it on stderr
+  std::function<void(const std::string&)> warn = {};  // told what is no error; default: prints it on stderr
 };
 
 // Owns the weights and the plans. Not thread-safe; several detectors in several threads are fine.

@@ -7,7 +7,9 @@ namespace {
 
 thread_local std::size_t limit = SIZE_MAX;
 
-void* bounded_malloc(std::size_t size) { return size <= limit ? std::malloc(size) : nullptr; }
+// Zeroed, because a JPEG may use a Huffman table that it never defines, and stb looks up what is there: a table of
+// zeros decodes to zeros, anything else could lead outside it.
+void* bounded_malloc(std::size_t size) { return size <= limit ? std::calloc(1, size) : nullptr; }
 void* bounded_realloc(void* block, std::size_t size) { return size <= limit ? std::realloc(block, size) : nullptr; }
 
 }  // namespace

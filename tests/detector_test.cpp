@@ -6,12 +6,14 @@
 
 #include <algorithm>
 #include <fstream>
+#include <future>
 #include <nlohmann/json.hpp>
 
 #include "engine/core/error.h"
 #include "loader/coco_annotations.h"
 #include "loader/coco_eval.h"
 #include "loader/image.h"
+#include "tests/skip.h"
 #include "tests/temporary_folder.h"
 #include "weights/import.h"
 
@@ -126,12 +128,10 @@ bool same(const std::vector<Detection>& a, const std::vector<Detection>& b, floa
   });
 }
 
-}  // namespace
-
-TEST_CASE("the demo model finds what the PyTorch pipeline finds") {
+void check_finds_what_pytorch_finds(const std::string& device) {
   const std::vector<Scene> images = scenes();
   REQUIRE(images.size() == 20);
-  Detector detector(exact_weights(), {.device = "cpu", .precision = Precision::Fp32, .max_batch = 4});
+  Detector detector(exact_weights(), {.device = device, .precision = Precision::Fp32, .max_batch = 4});
   const auto detections = detect_all(detector, images);
   int found = 0, expected = 0, confirmed = 0, offered = 0;
   std::vector<std::vector<Detection>> reference;
@@ -157,19 +157,58 @@ TEST_CASE("the demo model finds what the PyTorch pipeline finds") {
   CHECK(std::abs(*ap - *reference_ap) < 0.001);
 }
 
-TEST_CASE("16-bit weights and activations keep the average precision") {
+// Against fp32 with the weights as they were trained. 20 scenes; on whole sets the bound is 0.003.
+void check_keeps_average_precision(const std::string& device, Precision precision) {
   const std::vector<Scene> images = scenes();
   const CocoAnnotations truth = ground_truth(images);
   Detector exact(exact_weights(), {.device = "cpu", .precision = Precision::Fp32});
-  Detector rounded(kDemo, {.device = "cpu", .precision = Precision::Fp32});
+  Detector rounded(kDemo, {.device = device, .precision = precision});
   const auto exact_ap = average_precision(truth, images, detect_all(exact, images));
   const auto rounded_ap = average_precision(truth, images, detect_all(rounded, images));
   REQUIRE(exact_ap.has_value());
-  CHECK(std::abs(*exact_ap - *rounded_ap) < 0.01);  // 20 scenes; on whole sets the bound is 0.003
-  if (!describe_cpu().bf16) return;
-  Detector fast(kDemo, {.device = "cpu", .precision = Precision::Bf16});
-  const auto fast_ap = average_precision(truth, images, detect_all(fast, images));
-  CHECK(std::abs(*exact_ap - *fast_ap) < 0.01);
+  REQUIRE(rounded_ap.has_value());
+  CHECK(std::abs(*exact_ap - *rounded_ap) < 0.01);
+}
+
+void check_batches(const std::string& device, int largest) {
+  std::vector<Scene> images = scenes();
+  while (images.size() < static_cast<std::size_t>(largest)) images.push_back(images[images.size() % 20]);
+  Detector single(kDemo, {.device = device, .precision = Precision::Fp32, .max_batch = 1});
+  const auto alone = detect_all(single, images);
+  REQUIRE(alone.size() == images.size());
+  Detector batched(kDemo, {.device = device, .precision = Precision::Fp32, .max_batch = largest});
+  for (std::size_t count = 1; count <= static_cast<std::size_t>(largest); ++count) {
+    CAPTURE(count);
+    const std::vector<Scene> some(images.begin(), images.begin() + static_cast<std::ptrdiff_t>(count));
+    const auto together = detect_all(batched, some);
+    REQUIRE(together.size() == count);
+    for (std::size_t i = 0; i < count; ++i) CHECK(same(alone[i], together[i], 1e-4f));
+  }
+}
+
+bool same_bytes(const std::vector<std::vector<Detection>>& a, const std::vector<std::vector<Detection>>& b) {
+  return std::equal(a.begin(), a.end(), b.begin(), b.end(),
+                    [](const auto& x, const auto& y) { return same(x, y, 0.f); });
+}
+
+}  // namespace
+
+TEST_CASE("the demo model finds what the PyTorch pipeline finds") { check_finds_what_pytorch_finds("cpu"); }
+
+TEST_CASE("gpu: the demo model finds what the PyTorch pipeline finds") {
+  SKIP_WITHOUT_GPU("runs the demo model on it");
+  check_finds_what_pytorch_finds("cuda");
+}
+
+TEST_CASE("16-bit weights and activations keep the average precision") {
+  check_keeps_average_precision("cpu", Precision::Fp32);  // the weights alone
+  if (describe_cpu().bf16) check_keeps_average_precision("cpu", Precision::Bf16);
+}
+
+TEST_CASE("gpu: 16-bit weights and activations keep the average precision") {
+  SKIP_WITHOUT_GPU("runs the demo model on it");
+  for (const Precision precision : {Precision::Bf16, Precision::Fp16})
+    check_keeps_average_precision("cuda", precision);
 }
 
 TEST_CASE("a batch finds what its images give one by one, the last one smaller than the rest") {
@@ -181,6 +220,45 @@ TEST_CASE("a batch finds what its images give one by one, the last one smaller t
   REQUIRE(alone.size() == images.size());
   REQUIRE(together.size() == images.size());
   for (std::size_t i = 0; i < images.size(); ++i) CHECK(same(alone[i], together[i], 1e-4f));
+}
+
+TEST_CASE("gpu: a batch of any size from 1 to 33 finds what its images give one by one") {
+  SKIP_WITHOUT_GPU("runs batches on it");
+  check_batches("cuda", 33);
+}
+
+TEST_CASE("gpu: a captured graph gives the bytes that launching one by one gives, time after time") {
+  SKIP_WITHOUT_GPU("captures a graph on it");
+  const std::vector<Scene> images = scenes();
+  Detector launched(kDemo, {.device = "cuda", .precision = Precision::Bf16, .max_batch = 8, .mode = Mode::Default});
+  Detector captured(kDemo,
+                    {.device = "cuda", .precision = Precision::Bf16, .max_batch = 8, .mode = Mode::ReduceOverhead});
+  const auto expected = detect_all(launched, images);
+  for (int run = 0; run < 3; ++run) CHECK(same_bytes(expected, detect_all(captured, images)));
+}
+
+TEST_CASE("gpu: images of different sizes in one batch find what they give one by one") {
+  SKIP_WITHOUT_GPU("runs the demo model on it");
+  const std::vector<Image> images{read_image("weights/demo/house.png"), read_image("weights/demo/clock.png"),
+                                  read_image("weights/demo/scene-1.png"), read_image("weights/demo/keypad.png")};
+  const std::vector<ImageView> views(images.begin(), images.end());
+  Detector single(kDemo, {.device = "cuda", .precision = Precision::Fp32, .max_batch = 1});
+  Detector batched(kDemo, {.device = "cuda", .precision = Precision::Fp32, .max_batch = 4});
+  const auto together = batched.detect(views, kEvaluation);
+  for (std::size_t i = 0; i < views.size(); ++i) CHECK(same(single.detect(views[i], kEvaluation), together[i], 1e-3f));
+}
+
+TEST_CASE("gpu: two detectors in two threads do not disturb each other") {
+  SKIP_WITHOUT_GPU("runs the demo model on it");
+  const std::vector<Scene> images = scenes();
+  const auto run = [&] {
+    Detector detector(kDemo, {.device = "cuda", .precision = Precision::Bf16, .max_batch = 4});
+    return detect_all(detector, images);
+  };
+  const auto expected = run();
+  auto first = std::async(std::launch::async, run), second = std::async(std::launch::async, run);
+  CHECK(same_bytes(expected, first.get()));
+  CHECK(same_bytes(expected, second.get()));
 }
 
 TEST_CASE("detections lie inside the image, best first, and keep to the limits") {

@@ -6,10 +6,12 @@
 #include <cmath>
 
 #include "engine/cpu/network.h"
+#include "engine/detector.h"
 #include "engine/model/build.h"
 #include "engine/passes/passes.h"
 #include "tests/golden_checkpoint.h"
 #include "tests/golden_generator.h"
+#include "tests/skip.h"
 #include "tests/temporary_folder.h"
 #include "weights/import.h"
 #include "weights/weights_file.h"
@@ -57,19 +59,33 @@ double feature_difference(const TensorView& golden, const std::vector<float>& ma
   return largest_difference(expected, found) / scale;
 }
 
+// The weights file of a variant with the goldens' weights, and what PyTorch makes of them.
+struct Golden {
+  explicit Golden(const ModelSpec& spec) : file("tests/data/goldens/" + spec.variant + ".safetensors") {
+    write_golden_checkpoint(spec, folder.file("golden.safetensors"));
+    const ImportReport report = import_checkpoint(folder.file("golden.safetensors"), weights(), {});
+    CHECK(report.model.variant == spec.variant);
+  }
+  std::string weights() const { return folder.file("weights.safetensors"); }
+  const TensorView& operator[](const std::string& name) const { return file.contents().tensors.at(name); }
+
+  void check(const std::vector<float>& scores, const std::vector<float>& boxes) const {
+    CHECK(largest_difference(to_floats((*this)["scores"]), scores) <= kScoreTolerance);
+    CHECK(largest_difference(to_floats((*this)["boxes"]), boxes) <= kBoxTolerance);
+  }
+
+  test::TemporaryFolder folder;
+  SafetensorsFile file;
+};
+
 }  // namespace
 
 TEST_CASE("fp32 scores, boxes and features of all variants are those of the PyTorch model") {
   const std::vector<std::uint8_t> images = golden_images();
   for (const ModelSpec& spec : released_variants()) {
     CAPTURE(spec.variant);
-    const test::TemporaryFolder folder;
-    write_golden_checkpoint(spec, folder.file("golden.safetensors"));
-    const ImportReport report =
-        import_checkpoint(folder.file("golden.safetensors"), folder.file("weights.safetensors"), {});
-    CHECK(report.model.variant == spec.variant);
-
-    const WeightsFile weights(folder.file("weights.safetensors"));
+    const Golden golden(spec);
+    const WeightsFile weights(golden.weights());
     Graph graph = build_model(weights.model(), kBatch, kHeight, kWidth).graph;
     optimize(graph);
     cpu::NetworkOptions options;
@@ -78,23 +94,32 @@ TEST_CASE("fp32 scores, boxes and features of all variants are those of the PyTo
         graph, [&](std::string_view name) -> const TensorView& { return weights.tensor(name); }, options);
     network.run(images);
 
-    const SafetensorsFile file("tests/data/goldens/" + spec.variant + ".safetensors");
-    const auto golden = [&](const std::string& name) -> const TensorView& { return file.contents().tensors.at(name); };
     const HeadMaps maps = network.head(spec.head.classes, spec.head.reg_max);
     const auto anchors = static_cast<std::size_t>(kBatch * maps.anchors());
     std::vector<float> scores(anchors * static_cast<std::size_t>(spec.head.classes)), boxes(anchors * 4);
     decode_all(maps, scores, boxes);
-    CHECK(largest_difference(to_floats(golden("scores")), scores) <= kScoreTolerance);
-    CHECK(largest_difference(to_floats(golden("boxes")), boxes) <= kBoxTolerance);
+    golden.check(scores, boxes);
     for (std::size_t level = 0; level < 3; ++level) {
       const auto check = [&](const char* part, cpu::TensorId id) {
         CAPTURE(part);
         CAPTURE(level);
         const Shape shape = network.plan().tensor(id).shape;
-        CHECK(feature_difference(golden(part + std::to_string(level)), network.read(id), shape) < 2e-5);
+        CHECK(feature_difference(golden[part + std::to_string(level)], network.read(id), shape) < 2e-5);
       };
       check("backbone.", network.plan().backbone[level]);
       check("neck.", network.plan().neck[level]);
     }
+  }
+}
+
+TEST_CASE("gpu: fp32 scores and boxes of all variants are those of the PyTorch model") {
+  SKIP_WITHOUT_GPU("runs the goldens on it");
+  const std::vector<std::uint8_t> images = golden_images();
+  for (const ModelSpec& spec : released_variants()) {
+    CAPTURE(spec.variant);
+    const Golden golden(spec);
+    Detector detector(golden.weights(), {.device = "cuda", .precision = Precision::Fp32, .max_batch = kBatch});
+    const RawOutput output = detector.forward(images, kBatch, kHeight, kWidth);
+    golden.check(output.scores, output.boxes);
   }
 }

@@ -9,6 +9,7 @@
 #include <string>
 #include <vector>
 
+#include "engine/core/error.h"
 #include "loader/jpeg_markers.h"
 #include "loader/png.h"
 #include "tests/file_bytes.h"
@@ -228,4 +229,17 @@ TEST_CASE("image: a very wide picture and a single pixel are written and read ag
   }
   const Image pixel{1, 1, {1, 2, 3}};
   CHECK(contains(test::error_of([&] { write_png(folder.file("no/such/folder.png"), pixel); }), "cannot be written"));
+}
+
+TEST_CASE("image: what fuzzing found is survived") {
+  // A scan with a Huffman table that was never defined, and a PNG whose first data chunk is empty.
+  for (const char* name : {"undefined-table.jpg", "empty-first-idat.png"}) {
+    CAPTURE(name);
+    try {
+      const Image image = read_image(std::string("tests/data/fuzz/image/") + name);
+      CHECK(image.rgb.size() == static_cast<std::size_t>(image.width) * static_cast<std::size_t>(image.height) * 3);
+    } catch (const Error& error) {
+      CHECK(test::contains(error.what(), name));
+    }
+  }
 }
