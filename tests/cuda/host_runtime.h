@@ -2,6 +2,7 @@
 // that matters to the order of things is recorded. A captured graph is what it was made of, done again.
 #pragma once
 
+#include <algorithm>
 #include <cstddef>
 #include <cstring>
 #include <functional>
@@ -27,6 +28,7 @@ class HostRuntime : public Runtime {
   std::size_t device_limit = ~std::size_t{0};  // bytes that fit on the device
   std::function<double()> elapsed = [] { return 1e-3; };
 
+  std::size_t device_peak() const { return device_peak_; }  // bytes
   std::size_t live() const { return memory_.size() + handles_; }
   std::size_t count(RecordedCall::Kind kind) const {
     std::size_t found = 0;
@@ -42,6 +44,7 @@ class HostRuntime : public Runtime {
     if (device_bytes_ + bytes > device_limit) throw OutOfDeviceMemory("cudaMalloc: out of memory");
     std::byte* const memory = allocate_pinned(bytes);
     device_bytes_ += bytes;
+    device_peak_ = std::max(device_peak_, device_bytes_);
     return memory;
   }
   void release(std::byte* memory) noexcept override {
@@ -83,7 +86,6 @@ class HostRuntime : public Runtime {
   void fill_zero(std::byte* memory, std::size_t bytes, StreamHandle) override { std::memset(memory, 0, bytes); }
 
   GraphHandle capture(StreamHandle, const std::function<void()>& enqueue) override {
-    enqueue();
     const auto graph = handle<GraphHandle>();
     graphs_[graph] = enqueue;
     return graph;
@@ -107,7 +109,7 @@ class HostRuntime : public Runtime {
 
   std::map<std::byte*, std::size_t> memory_;
   std::map<GraphHandle, std::function<void()>> graphs_;
-  std::size_t device_bytes_ = 0, handles_ = 0, last_handle_ = 0;
+  std::size_t device_bytes_ = 0, device_peak_ = 0, handles_ = 0, last_handle_ = 0;
 };
 
 }  // namespace damoyolo::cuda

@@ -22,7 +22,7 @@ using namespace damoyolo::cuda;
 
 namespace {
 
-constexpr int kBatch = 2, kHeight = 64, kWidth = 32;
+constexpr int kBatch = 2, kHeight = 32, kWidth = 32;
 
 std::unique_ptr<ConvKernel> on_host(const std::string&, const ConvProblem& problem, const ConvWeights& weights) {
   return host_candidates(problem).front().make(weights);
