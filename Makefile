@@ -1,9 +1,10 @@
 # Targets:
-#   all      build/damoyolo
-#   demo     sets up what is missing, builds, and finds the digits in the bundled pictures
-#   test     sets up what is missing, builds and runs every test
-#   bench    the programs that bench/ measures with
-#   fuzz     feeds the file readers random input, a minute each
+#   all        build/damoyolo
+#   demo       sets up what is missing, builds, and finds the digits in the bundled pictures
+#   test       sets up what is missing, builds and runs every test
+#   gpu-check  runs what only a GPU can tell, with what gpu-programs built
+#   bench      the programs that bench/ measures with
+#   fuzz       feeds the file readers random input, a minute each
 #   setup, format, clean
 #
 #   make CPU_ONLY=1            leave CUDA out even where nvcc is

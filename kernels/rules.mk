@@ -6,6 +6,7 @@
 #   $(BUILD)/kernel_tests      tests/kernels and tests/cuda on the host
 #   $(BUILD)/cuda_tests        tests/cuda_*: what calls the libraries, against fakes of them; needs their headers
 #   $(BUILD)/kernel_tests_gpu  tests/kernels on the GPU
+#   gpu-programs, gpu-check    builds, and runs, every test that needs a GPU
 #
 # Without nvcc, or with CPU_ONLY=1, the library has no CUDA backend, and only the host's tests can be built.
 
@@ -114,6 +115,14 @@ $(call objects,engine/detector.cpp engine/device.cpp $(wildcard tests/cuda_*_tes
 $(BUILD)/backends: FORCE
 	@mkdir -p $(@D)
 	@echo $(if $(NVCC),cpu cuda,cpu) | cmp -s - $@ || echo $(if $(NVCC),cpu cuda,cpu) > $@
+
+# What only a GPU can tell. gpu-check builds nothing, so that programs built elsewhere can be brought to the GPU.
+.PHONY: gpu-programs gpu-check
+gpu-programs: $(BUILD)/damoyolo $(BUILD)/kernel_tests_gpu $(BUILD)/network_tests
+gpu-check:
+	tests/run.sh $(BUILD)/kernel_tests_gpu "$(BUILD)/network_tests -tc='gpu:*'" \
+	  $(if $(shell command -v compute-sanitizer),$(foreach tool,memcheck racecheck, \
+	    'compute-sanitizer --tool $(tool) --error-exitcode 9 $(BUILD)/kernel_tests_gpu'))
 
 .PHONY: kernels
 kernels: $(KERNEL_OBJECTS)
