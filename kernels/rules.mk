@@ -18,7 +18,8 @@ NVCC       := $(if $(CPU_ONLY),,$(firstword $(wildcard $(CUDA_HOME)/bin/nvcc) $(
 
 # Headers only: the libraries themselves are opened at run time.
 CUDNN_INCLUDE := $(patsubst %/cudnn_graph.h,%,$(firstword $(wildcard $(addsuffix /cudnn_graph.h, \
-                   $(CUDA_HOME)/include /usr/include /usr/include/$(shell uname -m)-linux-gnu \
+                   $(CUDA_HOME)/include $(if $(NVCC),$(dir $(NVCC))../include) \
+                   /usr/include /usr/include/$(shell uname -m)-linux-gnu \
                    $(wildcard $(addsuffix /lib/python3*/site-packages/nvidia/cudnn/include, \
                               $(VIRTUAL_ENV) $(HOME)/.local /usr/local))))))
 ifneq ($(NVCC),)
