@@ -99,6 +99,12 @@ class Lowering {
     return result;
   }
 
+  // The tensor that a whole output is written to: its own view's, or one that only Assemble reads.
+  TensorId dense_target(const Destinations& to, const Value& output) {
+    return to.exact != nullptr ? tensor_of(*to.exact, output)
+                               : new_tensor(output.name, output.shape, dtype_of(output));
+  }
+
   // The channels of `source`, which holds all of `output`, that `view` shares with it (plus those of `residual`).
   Assembly part(const Value& output, View& view, TensorId source, TensorId residual) {
     const int begin = std::max(view.begin, output.channel_offset);
@@ -124,8 +130,7 @@ class Lowering {
       target = part(output, *to.others[0], kNone, kNone).target;
       to.others.clear();
     } else {
-      target = whole(to.exact != nullptr ? tensor_of(*to.exact, output)
-                                         : new_tensor(output.name, output.shape, dtype_of(output)));
+      target = whole(dense_target(to, output));
     }
     Step& step = add_step(kind);
     step.source = source;
@@ -164,8 +169,7 @@ class Lowering {
         target = residual.tensor;
         if (to.exact != nullptr) to.exact->tensor = target;
       } else {
-        target =
-            to.exact != nullptr ? tensor_of(*to.exact, output) : new_tensor(node.name, output.shape, dtype_of(output));
+        target = dense_target(to, output);
         if (up) {
           Step& step = add_step(StepKind::Upsample);
           step.source = whole(residual.tensor);
@@ -175,8 +179,7 @@ class Lowering {
         }
       }
     } else {
-      target =
-          to.exact != nullptr ? tensor_of(*to.exact, output) : new_tensor(node.name, output.shape, dtype_of(output));
+      target = dense_target(to, output);
     }
     convolve(source, target, node.residual != kNone);
     assemble(output, to.others, target, kNone);
