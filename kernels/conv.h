@@ -1,0 +1,43 @@
+// Dense convolutions on tensor cores, as implicit matrix products: the rows are output pixels, the columns output
+// channels, and every sum runs over taps × input channels. Windows are read where they lie; nothing is written out
+// in their order. There is one kernel for each generation of tensor cores, with the same arguments.
+#pragma once
+
+#include <cstddef>
+
+#include "kernels/epilogue.h"
+
+namespace damoyolo::kernels {
+
+// y = epilogue(conv(x)), padding (kernel − 1)/2, sums in fp32. y overlaps neither x nor a residual of half its size.
+struct Convolution {
+  TensorView x;                   // F16 or BF16; every pixel's first channel at a multiple of 16 bytes, c of 8
+  const void* weights = nullptr;  // on the device, at a multiple of 16 bytes: [y.c, kernel, kernel, x.c] in x's type
+  int kernel = 1, stride = 1;     // 1 or 3; 1 or 2
+  TensorView y;                   // [n, ⌈h/stride⌉, ⌈w/stride⌉, c] in x's type or F32; any alignment
+  Epilogue epilogue;              // a residual has x's type
+  // Where split > 1: memory for partial sums, at a multiple of 256 bytes, nobody else's meanwhile; and zeros, which
+  // the kernel leaves as zeros.
+  void* workspace = nullptr;
+  unsigned* tickets = nullptr;
+};
+
+// How a kernel divides the work. Only the configurations that a kernel lists are compiled; `split` is free.
+struct ConvConfig {
+  int m = 128;      // output pixels of a tile
+  int n = 64;       // output channels of a tile
+  int k = 64;       // products of one step of a sum
+  int stages = 4;   // steps that are on their way from memory while one is computed
+  int columns = 0;  // a tile is a rectangle of m / columns rows of so many pixels; 0: m pixels in row-major order
+  int split = 1;    // blocks that share each tile's sum, at most kMaxConvSplit; added up in a fixed order
+
+  bool operator==(const ConvConfig&) const = default;
+};
+constexpr int kMaxConvSplit = 16;
+
+// What `split` > 1 needs; 0 otherwise.
+struct ConvMemory {
+  std::size_t workspace_bytes = 0, tickets = 0;
+};
+
+}  // namespace damoyolo::kernels
