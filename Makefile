@@ -18,7 +18,8 @@ WARNINGS  := -Wall -Wextra $(if $(WERROR),-Werror) $(if $(findstring clang,$(CXX
 OPENMP    := -fopenmp
 SANITIZE  :=
 CPPFLAGS  += -I. -I$(BUILD) -isystem /usr/include/stb
-LDFLAGS   += $(SANITIZE) $(OPENMP) -pthread
+# Libraries that travel with the programs lie beside them, see gpu-bundle; the older tag serves their own needs too.
+LDFLAGS   += $(SANITIZE) $(OPENMP) -pthread -Wl,--disable-new-dtags,-rpath,'$$ORIGIN/lib'
 LDLIBS    += -lfmt -ldnnl -ldl
 COMPILE    = $(shell command -v ccache) $(CXX) $(CPPFLAGS) -std=c++20 $(CXXFLAGS) $(WARNINGS) $(SANITIZE) $(UNSANITIZE) \
              $(OPENMP) -pthread -MMD -MP

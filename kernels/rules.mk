@@ -7,6 +7,7 @@
 #   $(BUILD)/cuda_tests        tests/cuda_*: what calls the libraries, against fakes of them; needs their headers
 #   $(BUILD)/kernel_tests_gpu  tests/kernels on the GPU
 #   gpu-programs, gpu-check    builds, and runs, every test that needs a GPU
+#   gpu-bundle                 those programs for a GPU machine that has a clone but can build nothing
 #
 # Without nvcc, or with CPU_ONLY=1, the library has no CUDA backend, and only the host's tests can be built.
 
@@ -119,11 +120,22 @@ $(BUILD)/backends: FORCE
 
 # What only a GPU can tell. gpu-check builds nothing, so that programs built elsewhere can be brought to the GPU.
 .PHONY: gpu-programs gpu-check
-gpu-programs: $(BUILD)/damoyolo $(BUILD)/kernel_tests_gpu $(BUILD)/network_tests
+GPU_PROGRAMS := $(addprefix $(BUILD)/,damoyolo kernel_tests_gpu network_tests)
+gpu-programs: $(GPU_PROGRAMS)
 gpu-check:
 	tests/run.sh $(BUILD)/kernel_tests_gpu "$(BUILD)/network_tests -tc='gpu:*'" \
 	  $(if $(shell command -v compute-sanitizer),$(foreach tool,memcheck racecheck, \
 	    'compute-sanitizer --tool $(tool) --error-exitcode 9 $(BUILD)/kernel_tests_gpu'))
+
+# $(BUILD)/gpu.tar.gz: unpacked in build/ there, it makes "make gpu-check BUILD=build/gpu" run.
+.PHONY: gpu-bundle
+gpu-bundle: gpu-programs
+	rm -rf $(BUILD)/gpu
+	mkdir -p $(BUILD)/gpu/lib
+	for program in $(GPU_PROGRAMS); do strip -o $(BUILD)/gpu/$${program##*/} $$program; done
+	ldd $(GPU_PROGRAMS) | awk '$$1 ~ /^lib(dnnl|fmt|gomp|OpenCL|stdc)/ {print $$3}' | sort -u | \
+	  xargs cp -t $(BUILD)/gpu/lib
+	tar -C $(BUILD) -czf $(BUILD)/gpu.tar.gz gpu
 
 .PHONY: kernels
 kernels: $(KERNEL_OBJECTS)
