@@ -37,14 +37,14 @@ class KernelWithEpilogue : public ConvKernel {
 
   std::size_t workspace_bytes() const override { return first_workspace() + first_->workspace_bytes(); }
 
-  void run(const ConvPointers& pointers, cudaStream_t stream) override {
+  void run(const ConvPointers& pointers, kernels::Stream stream) override {
     ConvPointers first = pointers;
     if (split_.intermediate) first.out = pointers.workspace;
     first.workspace = static_cast<std::byte*>(pointers.workspace) + first_workspace();
     first_->run(first, stream);
     kernels::launch_epilogue(
         output_view(split_.first, first.out), output_view(problem_, pointers.out),
-        remaining_epilogue(problem_, split_, static_cast<const float*>(bias_.data()), pointers.residual), {stream});
+        remaining_epilogue(problem_, split_, static_cast<const float*>(bias_.data()), pointers.residual), stream);
   }
 
  private:

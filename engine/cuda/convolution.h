@@ -6,8 +6,6 @@
 // timing.
 #pragma once
 
-#include <cuda_runtime_api.h>
-
 #include <cstddef>
 #include <cstdint>
 #include <functional>
@@ -19,6 +17,7 @@
 #include "engine/core/activation.h"
 #include "engine/core/dtype.h"
 #include "engine/graph.h"
+#include "kernels/tensor.h"
 
 namespace damoyolo::cuda {
 
@@ -66,7 +65,8 @@ class ConvKernel {
   virtual std::string name() const = 0;
   virtual std::size_t workspace_bytes() const = 0;
   // Enqueues the work; also while the stream is being captured. One thread at a time per kernel and per Libraries.
-  virtual void run(const ConvPointers& pointers, cudaStream_t stream) = 0;
+  // Our own kernels may overlap with what is before them on the stream, where that says so.
+  virtual void run(const ConvPointers& pointers, kernels::Stream stream) = 0;
 };
 
 struct ConvCandidate {

@@ -45,8 +45,8 @@ class CublasLtKernel : public ConvKernel {
   std::string name() const override { return name_; }
   std::size_t workspace_bytes() const override { return algorithm_.workspaceSize; }
 
-  void run(const ConvPointers& pointers, cudaStream_t stream) override {
-    product_.run(algorithm_, weights_.data(), pointers, stream);
+  void run(const ConvPointers& pointers, kernels::Stream stream) override {
+    product_.run(algorithm_, weights_.data(), pointers, stream.handle);
   }
 
  private:

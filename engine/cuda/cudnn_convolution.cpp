@@ -214,10 +214,10 @@ class CudnnKernel : public ConvKernel {
   std::string name() const override { return config_->name; }
   std::size_t workspace_bytes() const override { return workspace_bytes_; }
 
-  void run(const ConvPointers& pointers, cudaStream_t stream) override {
+  void run(const ConvPointers& pointers, kernels::Stream stream) override {
     if (!arguments_ || pointers != bound_) bind(pointers);
     const CudnnFunctions& functions = cudnn_.functions;
-    check(functions, functions.cudnnSetStream(cudnn_.handle, stream), "cudnnSetStream");
+    check(functions, functions.cudnnSetStream(cudnn_.handle, stream.handle), "cudnnSetStream");
     check(functions, functions.cudnnBackendExecute(cudnn_.handle, plan_.get(), arguments_->get()),
           "cudnnBackendExecute");
   }

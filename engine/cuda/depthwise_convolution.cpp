@@ -21,11 +21,11 @@ class DepthwiseKernel : public ConvKernel {
   std::string name() const override { return kDepthwiseName; }
   std::size_t workspace_bytes() const override { return 0; }
 
-  void run(const ConvPointers& pointers, cudaStream_t stream) override {
+  void run(const ConvPointers& pointers, kernels::Stream stream) override {
     kernels::launch_depthwise_conv(
         input_view(problem_, pointers.in), taps_.data(), problem_.kernel, problem_.stride,
         output_view(problem_, pointers.out),
-        remaining_epilogue(problem_, bare_, static_cast<const float*>(bias_.data()), pointers.residual), {stream});
+        remaining_epilogue(problem_, bare_, static_cast<const float*>(bias_.data()), pointers.residual), stream);
   }
 
  private:

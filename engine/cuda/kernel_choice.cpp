@@ -53,11 +53,11 @@ class Stopwatch {
   // Seconds of one run: the least mean over a few rounds.
   double measure(ConvKernel& kernel, const ConvPointers& pointers) {
     constexpr int kRounds = 3, kRuns = 10;
-    for (int run = 0; run < 3; ++run) kernel.run(pointers, stream_);
+    for (int run = 0; run < 3; ++run) kernel.run(pointers, {stream_});
     double least = std::numeric_limits<double>::infinity();
     for (int round = 0; round < kRounds; ++round) {
       runtime_.record(begin_.get(), stream_);
-      for (int run = 0; run < kRuns; ++run) kernel.run(pointers, stream_);
+      for (int run = 0; run < kRuns; ++run) kernel.run(pointers, {stream_});
       runtime_.record(end_.get(), stream_);
       runtime_.synchronize(end_.get());
       least = std::min(least, runtime_.seconds_between(begin_.get(), end_.get()) / kRuns);

@@ -141,7 +141,7 @@ void Network::enqueue_step(std::size_t position, StreamHandle stream) {
     }
     case StepKind::Conv: {
       void* workspace = step.workspace == kNone ? nullptr : memory_.get() + plan_.region(step.workspace).offset;
-      convolutions_[position]->run({address(step.in), address(step.out), address(step.residual), workspace}, stream);
+      convolutions_[position]->run({address(step.in), address(step.out), address(step.residual), workspace}, {stream});
       break;
     }
     case StepKind::SppPool: kernels::launch_spp_pool(tensor(step.in), tensor(step.out), {stream}); break;

@@ -290,7 +290,7 @@ TEST_CASE("cuda backend: autotuning takes the fastest kernel, and remembers it")
   struct Timed : HostConvolution {
     Timed(const ConvProblem& problem, const ConvWeights& weights, std::string name, double time, double& now)
         : HostConvolution(problem, weights, std::move(name), 0), time_(time), now_(now) {}
-    void run(const ConvPointers&, cudaStream_t) override { now_ = time_; }
+    void run(const ConvPointers&, kernels::Stream) override { now_ = time_; }
     double time_;
     double& now_;
   };

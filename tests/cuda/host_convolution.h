@@ -33,7 +33,7 @@ class HostConvolution : public ConvKernel {
   std::string name() const override { return name_; }
   std::size_t workspace_bytes() const override { return workspace_; }
 
-  void run(const ConvPointers& pointers, cudaStream_t) override {
+  void run(const ConvPointers& pointers, kernels::Stream) override {
     const ConvProblem& p = problem_;
     if (workspace_ > 0) std::memset(pointers.workspace, 0xff, workspace_);  // it is ours alone
     std::vector<float> sums(static_cast<std::size_t>(p.out.c));
