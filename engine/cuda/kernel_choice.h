@@ -6,6 +6,7 @@
 #include <string>
 #include <vector>
 
+#include "engine/cuda/conv_timing.h"
 #include "engine/cuda/convolution.h"
 #include "engine/cuda/runtime.h"
 
@@ -21,8 +22,8 @@ std::unique_ptr<ConvKernel> predicted_best(const std::string& node, const std::v
 std::unique_ptr<ConvKernel> named(const std::string& name, const std::vector<ConvCandidate>& candidates,
                                   const ConvWeights& weights);
 
-// The one that takes the least time on the stream, with its tensors in memory of its own; not timed when it is the
-// only one. What cannot be made or run is passed over; throws Error naming the node when nothing is left.
+// The one that takes the least time (time_candidates); not timed when it is the only one. What cannot be made or run
+// is passed over; throws Error naming the node when nothing is left.
 std::unique_ptr<ConvKernel> measured_best(Runtime& runtime, StreamHandle stream, const std::string& node,
                                           const ConvProblem& problem, const std::vector<ConvCandidate>& candidates,
                                           const ConvWeights& weights);

@@ -1,0 +1,134 @@
+#include "engine/cuda/conv_timing.h"
+
+#include <algorithm>
+#include <cstdint>
+#include <cstring>
+#include <limits>
+#include <random>
+#include <utility>
+
+#include "engine/core/error.h"
+
+namespace damoyolo::cuda {
+namespace {
+
+constexpr std::size_t kAlignment = 256;
+
+std::size_t aligned(std::int64_t elements, DType type) {
+  const std::size_t bytes = static_cast<std::size_t>(elements) * size_of(type);
+  return (bytes + kAlignment - 1) / kAlignment * kAlignment;
+}
+
+std::size_t bytes_of(const Shape& shape, int pixel_stride, DType type) {
+  return aligned(shape.pixels() * pixel_stride, type);
+}
+
+// Numbers with random signs and mantissas in [0.5, 1): zeros would be computed faster.
+void fill_random(Runtime& runtime, StreamHandle stream, std::byte* memory, std::size_t bytes, DType type) {
+  constexpr std::size_t kPattern = 1 << 20;
+  const Owned<std::byte> pattern = pinned_memory(runtime, kPattern);
+  std::mt19937 bits(1);
+  for (std::size_t at = 0; at < kPattern; at += size_of(type)) {
+    const auto random = static_cast<std::uint32_t>(bits());
+    const std::uint32_t wide = (random & 0x807fffffu) | 0x3f000000u;  // fp32; its upper half is bf16
+    const auto half = static_cast<std::uint16_t>(type == DType::F16 ? (random & 0x83ffu) | 0x3800u : wide >> 16);
+    if (type == DType::F32)
+      std::memcpy(pattern.get() + at, &wide, sizeof(wide));
+    else
+      std::memcpy(pattern.get() + at, &half, sizeof(half));
+  }
+  for (std::size_t at = 0; at < bytes; at += kPattern)
+    runtime.copy(memory + at, pattern.get(), std::min(kPattern, bytes - at), stream);
+  runtime.synchronize(stream);  // the pattern goes away
+}
+
+// Sets of a convolution's tensors on the device.
+class Tensors {
+ public:
+  Tensors(Runtime& runtime, StreamHandle stream, const ConvProblem& problem, std::size_t rotated_bytes)
+      : in_bytes_(bytes_of(problem.in, problem.in_pixel_stride, problem.type)),
+        // With the pixels of the output, enough also for a residual of half the size.
+        residual_bytes_(problem.residual == ConvProblem::Residual::None
+                            ? 0
+                            : bytes_of(problem.out, problem.residual_pixel_stride, problem.type)),
+        out_bytes_(bytes_of(problem.out, problem.out_pixel_stride, problem.out_type)),
+        sets_(rotated_bytes / (in_bytes_ + residual_bytes_ + out_bytes_) + 1) {
+    inputs_ = device_memory(runtime, sets_ * (in_bytes_ + residual_bytes_));
+    outputs_ = device_memory(runtime, sets_ * out_bytes_);
+    fill_random(runtime, stream, inputs_.get(), sets_ * (in_bytes_ + residual_bytes_), problem.type);
+    runtime.fill_zero(outputs_.get(), sets_ * out_bytes_, stream);
+  }
+
+  std::size_t sets() const { return sets_; }
+  ConvPointers set(std::size_t index, void* workspace) const {
+    std::byte* const in = inputs_.get() + index * (in_bytes_ + residual_bytes_);
+    return {in, outputs_.get() + index * out_bytes_, residual_bytes_ > 0 ? in + in_bytes_ : nullptr, workspace};
+  }
+
+ private:
+  std::size_t in_bytes_, residual_bytes_, out_bytes_, sets_;
+  Owned<std::byte> inputs_, outputs_;
+};
+
+class Stopwatch {
+ public:
+  Stopwatch(Runtime& runtime, StreamHandle stream)
+      : runtime_(runtime), stream_(stream), begin_(make_event(runtime, true)), end_(make_event(runtime, true)) {}
+
+  // Seconds of one run.
+  double measure(ConvKernel& kernel, const Tensors& tensors, bool overlap) {
+    constexpr std::size_t kRounds = 3, kRuns = 10;
+    const Owned<std::byte> workspace = device_memory(runtime_, std::max<std::size_t>(kernel.workspace_bytes(), 1));
+    const std::size_t runs = std::max(kRuns, tensors.sets());
+    const auto enqueue = [&](std::size_t count) {
+      for (std::size_t run = 0; run < count; ++run)
+        kernel.run(tensors.set(run % tensors.sets(), workspace.get()), {stream_, overlap});
+    };
+    // Kernels and libraries load what they need when they first run, which a capture would not allow.
+    enqueue(1);
+    runtime_.synchronize(stream_);
+    const Owned<CUgraphExec_st> captured = capture_graph(runtime_, stream_, [&] { enqueue(runs); });
+    runtime_.launch(captured.get(), stream_);
+    double least = std::numeric_limits<double>::infinity();
+    for (std::size_t round = 0; round < kRounds; ++round) {
+      runtime_.record(begin_.get(), stream_);
+      runtime_.launch(captured.get(), stream_);
+      runtime_.record(end_.get(), stream_);
+      runtime_.synchronize(end_.get());
+      least = std::min(least, runtime_.seconds_between(begin_.get(), end_.get()) / static_cast<double>(runs));
+    }
+    return least;
+  }
+
+ private:
+  Runtime& runtime_;
+  StreamHandle stream_;
+  Owned<CUevent_st> begin_, end_;
+};
+
+}  // namespace
+
+std::vector<CandidateTime> time_candidates(Runtime& runtime, StreamHandle stream, const ConvProblem& problem,
+                                           const std::vector<ConvCandidate>& candidates, const ConvWeights& weights,
+                                           const TimingOptions& options, std::unique_ptr<ConvKernel>* fastest) {
+  const Tensors tensors(runtime, stream, problem, options.rotated_bytes);
+  Stopwatch stopwatch(runtime, stream);
+  std::vector<CandidateTime> times;
+  double least = std::numeric_limits<double>::infinity();
+  for (const ConvCandidate& candidate : candidates) {
+    CandidateTime& time = times.emplace_back(CandidateTime{candidate.name, 0, ""});
+    try {
+      std::unique_ptr<ConvKernel> kernel = candidate.make(weights);
+      options.check(*kernel);
+      time.seconds = stopwatch.measure(*kernel, tensors, options.overlap);
+      if (fastest == nullptr || time.seconds >= least) continue;
+      least = time.seconds;
+      *fastest = std::move(kernel);
+    } catch (const Error& error) {
+      time.error = error.what();
+    }
+  }
+  return times;
+}
+
+}  // namespace damoyolo::cuda
