@@ -20,6 +20,7 @@
 #define __shared__ static
 #define __launch_bounds__(...)
 #define __align__(bytes) alignas(bytes)
+#define __grid_constant__
 #define __forceinline__ inline __attribute__((always_inline))
 
 struct uint3 {
@@ -43,6 +44,7 @@ constexpr std::size_t kMaxSharedBytes = 227 * 1024;
 
 // The dynamic shared memory of the running block, aligned to 128 bytes, filled with NaN patterns when it starts.
 void* dynamic_shared();
+std::size_t shared_bytes();
 
 // Where in the kernel a barrier or exchange stands.
 struct Site {
@@ -59,6 +61,23 @@ std::uint64_t exchange(unsigned mask, std::uint64_t value, int source, Site site
 // Bit i: lane i takes part and gives true.
 unsigned vote(unsigned mask, bool value, Site site);
 int lane();
+int thread();             // of the block, 0 and on
+unsigned block_number();  // of the running block among all that this program has run, 1 and on
+
+// Lets other threads go on until `ready` gives true. `what` names the wait in the report of one that never ends.
+void wait_until(const std::function<bool()>& ready, const char* what, Site site);
+
+// Work that goes on beside the threads of a block, such as bulk copies.
+struct Engine {
+  void (*start)(bool falling);  // before each block; `falling`: the order in which its threads take turns
+  bool (*advance)();            // when no thread can go on: does one piece of work; false when there is none
+  void (*finish)();             // after each block; throws Error where work is left
+};
+void attach(const Engine& engine);
+
+// All 32 lanes of a warp meet, each with something of its own; the last to come calls work(lanes), where lanes[i] is
+// what lane i brought, and nobody goes on before. For instructions of a whole warp, which would be slow as exchanges.
+void meet(void* mine, void (*work)(void* const* lanes), Site site);
 
 template <typename T>
 T exchange_as(unsigned mask, T value, int source, Site site) {
@@ -120,6 +139,14 @@ T atomicOr(T* address, std::type_identity_t<T> value) {
   return old;
 }
 
+inline unsigned atomicInc(unsigned* address, unsigned last) {
+  const unsigned old = *address;
+  *address = old >= last ? 0 : old + 1;
+  return old;
+}
+inline void __threadfence() {}
+
+inline unsigned __umulhi(unsigned a, unsigned b) { return static_cast<unsigned>(std::uint64_t{a} * b >> 32); }
 inline int __popc(unsigned bits) { return std::popcount(bits); }
 inline int __popcll(unsigned long long bits) { return std::popcount(bits); }
 inline int __ffsll(long long bits) {
@@ -163,6 +190,16 @@ cudaError_t cudaMemcpy(void* to, const void* from, std::size_t bytes, cudaMemcpy
 cudaError_t cudaMemsetAsync(void* memory, int value, std::size_t bytes, cudaStream_t stream);
 cudaError_t cudaDeviceSynchronize();
 cudaError_t cudaGetDeviceCount(int* count);  // one: this machine
+cudaError_t cudaGetDevice(int* device);
+
+enum cudaDeviceAttr { cudaDevAttrMultiProcessorCount };
+cudaError_t cudaDeviceGetAttribute(int* value, cudaDeviceAttr attribute, int device);  // few, so that blocks have work
+
+#define CUDART_VERSION 12050
+enum cudaDriverEntryPointQueryResult { cudaDriverEntryPointSuccess, cudaDriverEntryPointSymbolNotFound };
+constexpr unsigned long long cudaEnableDefault = 0;
+cudaError_t cudaGetDriverEntryPointByVersion(const char* symbol, void** function, unsigned version,
+                                             unsigned long long flags, cudaDriverEntryPointQueryResult* result);
 
 template <typename Kernel>
 cudaError_t cudaFuncSetAttribute(Kernel*, cudaFuncAttribute, int bytes) {

@@ -5,6 +5,7 @@
 #include <exception>
 #include <memory>
 #include <new>
+#include <span>
 #include <string>
 #include <utility>
 #include <vector>
@@ -33,7 +34,7 @@ using damoyolo::Error;
 constexpr std::size_t kStackBytes = 64 * 1024;
 constexpr unsigned kMaxThreads = 1024;
 
-enum class State { Ready, AtBlockBarrier, AtWarpBarrier, Done };
+enum class State { Ready, AtBlockBarrier, AtWarpBarrier, AtCondition, Done };
 
 struct Fiber {
   ucontext_t context;
@@ -41,9 +42,12 @@ struct Fiber {
   void* fake_stack = nullptr;  // AddressSanitizer's, while the fiber does not run
   uint3 index;
   State state;
-  Site site;                // of the barrier it waits at
-  unsigned mask;            // of the warp barrier it waits at
+  Site site;                           // of the barrier or condition it waits at
+  unsigned mask;                       // of the warp barrier it waits at
+  const std::function<bool()>* ready;  // the condition it waits for, and its name
+  const char* condition;
   std::uint64_t exchanged;  // what it gives to the other lanes
+  void* brought;            // to the other lanes; null when they have met
 };
 
 // The one launch that runs.
@@ -58,9 +62,12 @@ struct Machine {
   const std::function<void()>* thread = nullptr;
   std::exception_ptr error;
   std::vector<std::byte> shared;
-  bool falling = false;  // the order in which threads take turns in this block
+  std::size_t shared_bytes = 0;  // of the block's; `shared` has room to align them
+  bool falling = false;          // the order in which threads take turns in this block
+  unsigned blocks = 0;           // that have started so far
 };
 Machine machine;
+constinit Engine engine{[](bool) {}, [] { return false; }, [] {}};
 
 Fiber& current() { return *machine.fibers[machine.current]; }
 
@@ -137,9 +144,11 @@ bool warp_has_arrived(std::size_t waiting) {
   return true;
 }
 
-// Makes the fibers of every complete barrier ready again; false when there is none.
+// Makes the fibers of every complete barrier and fulfilled condition ready again; false when there is none.
 bool release_barriers() {
-  bool released = false;
+  const auto all = std::span(machine.fibers).first(machine.threads);
+  // Lanes that met are ready already.
+  bool released = std::any_of(all.begin(), all.end(), [](const auto& fiber) { return fiber->state == State::Ready; });
   for (std::size_t i = 0; i < machine.threads; ++i) {
     if (machine.fibers[i]->state != State::AtWarpBarrier || !warp_has_arrived(i)) continue;
     const std::size_t first = i / warpSize * warpSize;
@@ -147,6 +156,12 @@ bool release_barriers() {
     for (std::size_t j = first; j < std::min(first + warpSize, machine.threads); ++j)
       if (mask >> (j - first) & 1 && machine.fibers[j]->state == State::AtWarpBarrier)
         machine.fibers[j]->state = State::Ready;
+    released = true;
+  }
+  for (std::size_t i = 0; i < machine.threads; ++i) {
+    Fiber& fiber = *machine.fibers[i];
+    if (fiber.state != State::AtCondition || !(*fiber.ready)()) continue;
+    fiber.state = State::Ready;
     released = true;
   }
   const Site site = machine.fibers[0]->site;
@@ -166,6 +181,10 @@ bool release_barriers() {
   const auto arrived = std::count_if(machine.fibers.begin(), end, [&](const auto& fiber) {
     return fiber->state == waiting.state && fiber->site == waiting.site;
   });
+  if (waiting.state == State::AtCondition)
+    throw Error("in block ({}, {}, {}) {} of {} threads wait at {}:{} for {}, which never comes", blockIdx.x,
+                blockIdx.y, blockIdx.z, arrived, machine.threads, waiting.site.file, waiting.site.line,
+                waiting.condition);
   throw Error("in block ({}, {}, {}) the {} barrier at {}:{} is reached by {} of {} threads, expected all", blockIdx.x,
               blockIdx.y, blockIdx.z, waiting.state == State::AtWarpBarrier ? "warp" : "block", waiting.site.file,
               waiting.site.line, arrived, machine.threads);
@@ -174,7 +193,9 @@ bool release_barriers() {
 // Rounds in which every thread that can go on runs to its next barrier.
 void run_block() {
   start_fibers();
-  machine.falling = !machine.falling;
+  machine.falling = machine.blocks % 2 == 0;
+  ++machine.blocks;
+  engine.start(machine.falling);
   for (;;) {
     for (std::size_t i = 0; i < machine.threads; ++i) {
       const std::size_t turn = machine.falling ? machine.threads - 1 - i : i;
@@ -183,8 +204,8 @@ void run_block() {
     }
     const auto end = machine.fibers.begin() + static_cast<std::ptrdiff_t>(machine.threads);
     if (std::all_of(machine.fibers.begin(), end, [](const auto& fiber) { return fiber->state == State::Done; }))
-      return;
-    if (!release_barriers()) throw_stuck();
+      return engine.finish();
+    if (!release_barriers() && !engine.advance()) throw_stuck();
   }
 }
 
@@ -193,6 +214,7 @@ void run(dim3 grid, dim3 block, std::size_t shared_bytes, const std::function<vo
   machine.thread = &thread;
   machine.threads = std::size_t{block.x} * block.y * block.z;
   machine.shared.resize(shared_bytes + 127);
+  machine.shared_bytes = shared_bytes;
   blockDim = block;
   gridDim = grid;
   try {
@@ -219,6 +241,8 @@ void* dynamic_shared() {
   return std::align(128, 0, memory, room);
 }
 
+std::size_t shared_bytes() { return machine.shared_bytes; }
+
 void block_barrier(Site site) { wait(State::AtBlockBarrier, site); }
 
 void warp_barrier(unsigned mask, Site site) {
@@ -229,6 +253,17 @@ void warp_barrier(unsigned mask, Site site) {
 }
 
 int lane() { return static_cast<int>(machine.current % warpSize); }
+int thread() { return static_cast<int>(machine.current); }
+unsigned block_number() { return machine.blocks; }
+
+void wait_until(const std::function<bool()>& ready, const char* what, Site site) {
+  if (ready()) return;
+  current().ready = &ready;
+  current().condition = what;
+  wait(State::AtCondition, site);
+}
+
+void attach(const Engine& work) { engine = work; }
 
 std::uint64_t exchange(unsigned mask, std::uint64_t value, int source, Site site) {
   const std::size_t from = machine.current / warpSize * warpSize + static_cast<std::size_t>(source);
@@ -252,6 +287,29 @@ unsigned vote(unsigned mask, bool value, Site site) {
       votes |= 1u << (i - first);
   warp_barrier(mask, site);
   return votes;
+}
+
+void meet(void* mine, void (*work)(void* const* lanes), Site site) {
+  Fiber& fiber = current();
+  const std::size_t first = machine.current / warpSize * warpSize;
+  fiber.brought = mine;
+  fiber.mask = ~0u;
+  fiber.state = State::AtWarpBarrier;
+  fiber.site = site;
+  if (first + warpSize <= machine.threads && warp_has_arrived(machine.current)) {
+    void* lanes[warpSize];
+    for (std::size_t i = 0; i < warpSize; ++i) {
+      Fiber& other = *machine.fibers[first + i];
+      if (other.state == State::Done)
+        throw Error("lane {} has left the warp that meets at {}:{}", i, site.file, site.line);
+      lanes[i] = std::exchange(other.brought, nullptr);
+      other.state = State::Ready;
+    }
+    work(lanes);
+    return;
+  }
+  wait(State::AtWarpBarrier, site);
+  if (fiber.brought != nullptr) throw Error("not all 32 lanes of the warp meet at {}:{}", site.file, site.line);
 }
 
 cudaError_t launch(const cudaLaunchConfig_t& config, const std::function<void()>& thread) {
@@ -305,6 +363,17 @@ cudaError_t cudaDeviceSynchronize() { return cudaSuccess; }
 
 cudaError_t cudaGetDeviceCount(int* count) {
   *count = 1;
+  return cudaSuccess;
+}
+
+cudaError_t cudaGetDevice(int* device) {
+  *device = 0;
+  return cudaSuccess;
+}
+
+cudaError_t cudaDeviceGetAttribute(int* value, cudaDeviceAttr, int) {
+  constexpr int kMultiprocessors = 2;
+  *value = kMultiprocessors;
   return cudaSuccess;
 }
 

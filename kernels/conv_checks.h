@@ -1,0 +1,25 @@
+// What every kernel for a Convolution asks of it, checked on the host before a launch.
+#pragma once
+
+#include <cstdint>
+#include <span>
+
+#include "kernels/conv.h"
+
+namespace damoyolo::kernels {
+
+// What the kernels expect and the convolution, its pointers' values aside, does not offer; null: it offers everything.
+// A residual is there when it has data.
+const char* unmet_expectation(const Convolution& convolution);
+
+// Whether the configuration is one of `configs`, with a split that is allowed.
+bool is_listed(const ConvConfig& config, std::span<const ConvConfig> configs);
+
+// What a split needs where each share of each tile keeps its m × n sums in the workspace, in fp32.
+ConvMemory memory_of_shares(const ConvConfig& config, std::int64_t tiles);
+
+// Throws Error, which names `kernel`, unless the convolution offers everything, its pointers and the memory for the
+// split included.
+void require_convolution(const Convolution& convolution, const ConvMemory& memory, const char* kernel);
+
+}  // namespace damoyolo::kernels

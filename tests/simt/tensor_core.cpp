@@ -1,0 +1,141 @@
+#include "tensor_core.h"
+
+#include <vector>
+
+#include "engine/core/error.h"
+
+namespace simt {
+namespace {
+
+std::size_t conflicts = 0;
+
+struct Ldmatrix {
+  unsigned* to;
+  const void* row;
+};
+
+void load_matrices(void* const* lanes) {
+  const auto lane = [&](int i) -> Ldmatrix& { return *static_cast<Ldmatrix*>(lanes[i]); };
+  for (int matrix = 0; matrix < 4; ++matrix) {
+    unsigned units = 0;
+    for (int row = 0; row < 8; ++row) {
+      const auto place = reinterpret_cast<std::uintptr_t>(lane(8 * matrix + row).row);
+      if (place % 16 != 0) throw damoyolo::Error("ldmatrix reads a row that is not at a multiple of 16 bytes");
+      units |= 1u << place / 16 % 8;
+    }
+    conflicts += static_cast<std::size_t>(8 - std::popcount(units));
+    for (int i = 0; i < warpSize; ++i) {
+      const auto* row = static_cast<const unsigned char*>(lane(8 * matrix + i / 4).row);
+      std::memcpy(lane(i).to + matrix, row + 4 * (i % 4), 4);
+    }
+  }
+}
+
+// Register `word` of a fragment holds two elements, the one of the lower column (of A) or row (of B) in the lower
+// half.
+float element(const Mma& mma, unsigned word, int k) {
+  return mma.to_float(static_cast<std::uint16_t>(k % 2 == 0 ? word : word >> 16));
+}
+
+// What a thread has started to copy in the running block and is still under way, the oldest first.
+struct Copies {
+  struct Copy {
+    void* to;
+    const void* from;
+    bool valid;
+    void run() const { valid ? std::memcpy(to, from, 16) : std::memset(to, 0, 16); }
+  };
+  unsigned block = 0;
+  std::vector<Copy> copies;
+  std::vector<std::size_t> groups;  // how many copies had been started when each was committed
+};
+
+Copies& copies_of_thread() {
+  static std::vector<Copies> all;
+  const auto thread = static_cast<std::size_t>(simt::thread());
+  if (all.size() <= thread) all.resize(thread + 1);
+  if (all[thread].block != block_number()) all[thread] = {block_number(), {}, {}};
+  return all[thread];
+}
+
+// Without the sanitizers, which have seen all of its arguments and would make it slow.
+__attribute__((no_sanitize("address", "undefined"))) void multiply(const float* a, const float* b, float* sums, int m,
+                                                                   int n) {
+  for (int i = 0; i < m; ++i)
+    for (int j = 0; j < n; ++j) {
+      float sum = sums[i * n + j];
+      for (int k = 0; k < 16; ++k) sum += a[i * 16 + k] * b[j * 16 + k];
+      sums[i * n + j] = sum;
+    }
+}
+
+// Fragments' layouts, with g = lane / 4 and t = lane % 4: A's register r holds row g + 8·(r % 2) and columns
+// 2·t + 8·(r / 2) and the next one; B's register r rows 2·t + 8·r and the next one of column g; the sums' register r
+// row g + 8·(r / 2) of column 2·t + r % 2.
+void multiply_fragments(void* const* lanes) {
+  const auto lane = [&](int i) -> Mma& { return *static_cast<Mma*>(lanes[i]); };
+  const int m = lane(0).rows * 16, n = lane(0).columns * 8;
+  std::vector<float> a(static_cast<std::size_t>(m * 16)), b(static_cast<std::size_t>(n * 16));
+  std::vector<float> sums(static_cast<std::size_t>(m * n));
+  const auto each_sum = [&](auto function) {
+    for (int i = 0; i < warpSize; ++i)
+      for (int row = 0; row < lane(i).rows; ++row)
+        for (int column = 0; column < lane(i).columns; ++column)
+          for (int r = 0; r < 4; ++r)
+            function(lane(i).sums[row * lane(i).columns + column][r],
+                     sums[static_cast<std::size_t>((row * 16 + i / 4 + 8 * (r / 2)) * n + column * 8 + 2 * (i % 4) +
+                                                   r % 2)]);
+  };
+  for (int i = 0; i < warpSize; ++i) {
+    for (int row = 0; row < lane(i).rows; ++row)
+      for (int k = 0; k < 8; ++k) {
+        const int r = k / 2;
+        a[static_cast<std::size_t>((row * 16 + i / 4 + 8 * (r % 2)) * 16 + 2 * (i % 4) + 8 * (r / 2) + k % 2)] =
+            element(lane(i), lane(i).a[row][r], k);
+      }
+    for (int column = 0; column < lane(i).columns; ++column)
+      for (int k = 0; k < 4; ++k)
+        b[static_cast<std::size_t>((column * 8 + i / 4) * 16 + 2 * (i % 4) + 8 * (k / 2) + k % 2)] =
+            element(lane(i), lane(i).b[column][k / 2], k);
+  }
+  each_sum([](float& mine, float& sum) { sum = mine; });
+  multiply(a.data(), b.data(), sums.data(), m, n);
+  each_sum([](float& mine, float& sum) { mine = sum; });
+}
+
+}  // namespace
+
+void ldmatrix_x4(unsigned (&to)[4], const void* row, Site site) {
+  Ldmatrix mine{to, row};
+  meet(&mine, load_matrices, site);
+}
+
+std::size_t bank_conflicts() { return conflicts; }
+
+void copy_16(void* to, const void* from, bool valid) {
+  const Copies::Copy copy{to, from, valid};
+  if (block_number() / 2 % 2 == 0)
+    copy.run();
+  else
+    copies_of_thread().copies.push_back(copy);
+}
+
+void commit_copies() {
+  Copies& mine = copies_of_thread();
+  mine.groups.push_back(mine.copies.size());
+}
+
+void wait_for_copies(int groups_left) {
+  Copies& mine = copies_of_thread();
+  const auto left = static_cast<std::size_t>(groups_left);
+  if (mine.groups.size() <= left) return;
+  const std::size_t ended = mine.groups.size() - left, count = mine.groups[ended - 1];
+  for (std::size_t i = 0; i < count; ++i) mine.copies[i].run();
+  mine.copies.erase(mine.copies.begin(), mine.copies.begin() + static_cast<std::ptrdiff_t>(count));
+  mine.groups.erase(mine.groups.begin(), mine.groups.begin() + static_cast<std::ptrdiff_t>(ended));
+  for (std::size_t& group : mine.groups) group -= count;
+}
+
+void mma_16x8x16(Mma& mma, Site site) { meet(&mma, multiply_fragments, site); }
+
+}  // namespace simt
