@@ -1,0 +1,222 @@
+// Convolutions with their results in double, for the tests of every kernel that takes a Convolution.
+#pragma once
+
+#include <span>
+#include <string>
+
+#include "kernels/conv.h"
+#include "tests/kernels/device_tensor.h"
+
+namespace damoyolo::kernels {
+
+// What kernels/conv_sm*.h declare of one kernel.
+struct ConvUnderTest {
+  std::span<const ConvConfig> (*configs)();
+  bool (*fits)(const Convolution&, const ConvConfig&);
+  ConvMemory (*memory)(const Convolution&, const ConvConfig&);
+  void (*launch)(const Convolution&, const ConvConfig&, Stream);
+};
+
+struct ConvCase {
+  enum class Residual { None, Same, Half };
+
+  Size in;
+  int out_channels = 8, kernel = 3, stride = 1;
+  DType type = DType::BF16, out_type = DType::BF16;
+  bool bias = true;
+  Activation act = Activation::None;
+  Residual residual = Residual::None;
+  bool residual_first = true;
+  int split = 1;
+  Placement x_place = {}, y_place = {}, residual_place = {};
+
+  Size out() const { return {in.n, (in.h + stride - 1) / stride, (in.w + stride - 1) / stride, out_channels}; }
+};
+
+// Between them: odd sizes, tails of channels on both sides, maps smaller than a tile and tiles that cross images,
+// every end of the sum, slices of buffers, and splits that do not divide the sum, or outnumber its steps.
+inline const ConvCase kConvCases[] = {
+    {.in = {1, 1, 1, 8}, .kernel = 1, .bias = false},
+    {.in = {1, 5, 7, 8}, .bias = false},
+    {.in = {3, 4, 5, 24},
+     .out_channels = 20,
+     .kernel = 1,
+     .type = DType::F16,
+     .out_type = DType::F16,
+     .act = Activation::Relu,
+     .residual = ConvCase::Residual::Same,
+     .x_place = {8, 16},
+     .y_place = {3, 2},
+     .residual_place = {8, 8}},
+    {.in = {1, 9, 6, 40}, .out_channels = 81, .out_type = DType::F32, .split = 3, .x_place = {0, 24}},
+    {.in = {3, 5, 3, 16}, .out_channels = 81, .kernel = 1, .out_type = DType::F32, .act = Activation::Silu},
+    {.in = {1, 8, 12, 24},
+     .out_channels = 20,
+     .stride = 2,
+     .act = Activation::Silu,
+     .residual = ConvCase::Residual::Half,
+     .y_place = {8, 4},
+     .residual_place = {3, 2}},
+    {.in = {3, 7, 5, 8},
+     .out_channels = 40,
+     .stride = 2,
+     .type = DType::F16,
+     .out_type = DType::F16,
+     .act = Activation::Relu,
+     .split = 2},
+    {.in = {1, 13, 13, 40},
+     .out_channels = 24,
+     .kernel = 1,
+     .stride = 2,
+     .act = Activation::Silu,
+     .residual = ConvCase::Residual::Same,
+     .residual_first = false,
+     .split = 2,
+     .y_place = {16, 8}},
+    {.in = {1, 6, 10, 72},
+     .out_channels = 64,
+     .act = Activation::Relu,
+     .residual = ConvCase::Residual::Same,
+     .residual_first = false,
+     .split = 3},
+    {.in = {3, 6, 4, 16},
+     .out_channels = 32,
+     .kernel = 1,
+     .type = DType::F16,
+     .out_type = DType::F32,
+     .act = Activation::Silu,
+     .residual = ConvCase::Residual::Half,
+     .residual_first = false,
+     .x_place = {8, 0},
+     .y_place = {1, 0},
+     .residual_place = {0, 8}},
+    {.in = {1, 1, 9, 32}, .out_channels = 136, .type = DType::F16, .out_type = DType::F16, .act = Activation::Silu},
+    {.in = {3, 13, 11, 16}, .out_channels = 40, .act = Activation::Silu, .y_place = {8, 16}},
+    {.in = {3, 9, 7, 64},
+     .out_channels = 16,
+     .kernel = 1,
+     .stride = 2,
+     .type = DType::F16,
+     .out_type = DType::F32,
+     .split = kMaxConvSplit},
+};
+
+// A case on the device, with what is to come out.
+class ConvExample {
+ public:
+  explicit ConvExample(const ConvCase& test)
+      : test_(test),
+        x_(test.type, test.in, test.x_place, 1),
+        residual_(test.type, residual_size(test), test.residual_place, 3),
+        weights_(decode(encode(random_values(weight_count(test), 4, 0.5f), test.type), test.type)),
+        bias_(random_values(static_cast<std::size_t>(test.out_channels), 5)),
+        device_weights_(encode(weights_, test.type)),
+        device_bias_(bias_) {
+    compute();
+  }
+
+  // Without the memory for a split.
+  Convolution convolution(const DeviceTensor& y) const {
+    Convolution convolution{.x = x_.view(),
+                            .weights = device_weights_.data(),
+                            .kernel = test_.kernel,
+                            .stride = test_.stride,
+                            .y = y.view(),
+                            .epilogue = {}};
+    convolution.epilogue = {test_.bias ? device_bias_.data() : nullptr, test_.act, {}, test_.residual_first};
+    if (test_.residual != ConvCase::Residual::None) convolution.epilogue.residual = residual_.view();
+    return convolution;
+  }
+
+  DeviceTensor output() const { return {test_.out_type, test_.out(), test_.y_place, 2}; }
+
+  // Runs the case twice and compares; the configuration with the case's split.
+  void check(const ConvUnderTest& kernel, ConvConfig config) const {
+    config.split = test_.split;
+    const DeviceTensor y = output(), again = output();
+    const std::vector<float> got = run(kernel, config, y);
+    CAPTURE(describe(config));
+    for (std::size_t i = 0; i < want_.size(); ++i) {
+      INFO("element ", i, ": ", got[i], ", expected ", want_[i]);
+      REQUIRE(std::abs(got[i] - want_[i]) <= bounds_[i]);
+    }
+    CHECK(y.others_untouched());
+    CHECK(run(kernel, config, again) == got);
+  }
+
+  std::string describe(const ConvConfig& config) const {
+    const auto& [n, h, w, c] = test_.in;
+    std::string text;
+    for (const int number : {n, h, w, c, test_.out_channels, test_.kernel, test_.stride, config.m, config.n, config.k,
+                             config.stages, config.columns, config.split})
+      text +=
+          (text.empty() ? "n h w c out kernel stride / m n k stages columns split: " : " ") + std::to_string(number);
+    return text;
+  }
+
+ private:
+  static Size residual_size(const ConvCase& test) {
+    const auto [n, h, w, c] = test.out();
+    return test.residual == ConvCase::Residual::Half ? Size{n, h / 2, w / 2, c} : Size{n, h, w, c};
+  }
+  static std::size_t weight_count(const ConvCase& test) {
+    return static_cast<std::size_t>(test.out_channels * test.kernel * test.kernel * test.in.c);
+  }
+
+  std::vector<float> run(const ConvUnderTest& kernel, const ConvConfig& config, const DeviceTensor& y) const {
+    Convolution convolution = this->convolution(y);
+    REQUIRE(kernel.fits(convolution, config));
+    const ConvMemory memory = kernel.memory(convolution, config);
+    CHECK((memory.workspace_bytes > 0) == (config.split > 1));
+    // Not a number, wherever the kernel reads what it has not written.
+    const DeviceArray<std::byte> workspace(std::vector<std::byte>(memory.workspace_bytes, std::byte{0xff}));
+    const DeviceArray<unsigned> tickets(memory.tickets);
+    if (config.split > 1) {
+      convolution.workspace = workspace.data();
+      convolution.tickets = tickets.data();
+    }
+    kernel.launch(convolution, config, {});
+    CHECK(tickets.download() == std::vector<unsigned>(memory.tickets));
+    return y.values();
+  }
+
+  void compute() {
+    const auto& [n, h, w, c] = test_.in;
+    const Size out = test_.out();
+    const int k = test_.kernel, s = test_.stride, shift = test_.residual == ConvCase::Residual::Half ? 1 : 0;
+    const auto input = x_.initial(), residual = residual_.initial();
+    for (int image = 0; image < n; ++image)
+      for (int row = 0; row < out.h; ++row)
+        for (int column = 0; column < out.w; ++column)
+          for (int channel = 0; channel < out.c; ++channel) {
+            double sum = test_.bias ? bias_[channel] : 0, terms = std::abs(sum), add = 0;
+            for (int ky = 0; ky < k; ++ky)
+              for (int kx = 0; kx < k; ++kx) {
+                const int y = row * s + ky - k / 2, x = column * s + kx - k / 2;
+                if (y < 0 || y >= h || x < 0 || x >= w) continue;
+                const float* values = &input[((image * h + y) * w + x) * c];
+                const float* taps = &weights_[((channel * k + ky) * k + kx) * c];
+                for (int i = 0; i < c; ++i) {
+                  const double term = double{values[i]} * taps[i];
+                  sum += term;
+                  terms += std::abs(term);
+                }
+              }
+            const int source = (image * (out.h >> shift) + (row >> shift)) * (out.w >> shift) + (column >> shift);
+            if (test_.residual != ConvCase::Residual::None) add = residual[source * out.c + channel];
+            const double want = test_.residual_first ? reference_activation(sum + add, test_.act)
+                                                     : reference_activation(sum, test_.act) + add;
+            want_.push_back(want);
+            bounds_.push_back(rounding_bound(test_.out_type, want, terms + 2));
+          }
+  }
+
+  ConvCase test_;
+  DeviceTensor x_, residual_;
+  std::vector<float> weights_, bias_;
+  DeviceArray<std::byte> device_weights_;
+  DeviceArray<float> device_bias_;
+  std::vector<double> want_, bounds_;
+};
+
+}  // namespace damoyolo::kernels
