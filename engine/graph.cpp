@@ -82,7 +82,22 @@ void validate_shapes(const Graph& graph, const Node& node) {
       expect(out == with_channels(in, channels), node, "channels do not add up");
       break;
     }
+    case Op::Convert: expect(out == in, node, "output size does not follow"); break;
   }
+}
+
+void validate_contents(const Graph& graph, const Node& node) {
+  const auto content = [&](ValueId id) { return graph.buffer_of(id).content; };
+  const Content in = content(node.inputs[0]), out = content(node.output);
+  expect((in == Content::ImageU8) == (node.op == Op::Cast) && out != Content::ImageU8, node,
+         "pixels are where none are expected, or missing");
+  for (const ValueId id : operands(node)) expect(content(id) == in, node, "operands differ in content");
+  if (node.op == Op::Cast) return;
+  if (node.op == Op::Convert)
+    expect(out != in, node, "converts nothing");
+  else
+    expect(out == in || (node.op == Op::Conv && out == Content::Float32), node,
+           "content of the output does not follow");
 }
 
 // Which channels of each buffer have been written so far.
@@ -138,6 +153,7 @@ void validate(const Graph& graph) {
     expect(!node.inputs.empty() && node.output != kNone, node, "has no input or no output");
     for (const ValueId id : operands(node)) expect(written.all(id), node, "reads a value that is not written yet");
     validate_shapes(graph, node);
+    validate_contents(graph, node);
     written.mark(node.output);
   }
   for (const HeadLevel& level : graph.head)
@@ -161,6 +177,7 @@ std::string_view name_of(Op op) {
     case Op::SppPool: return "spp_pool";
     case Op::Upsample: return "upsample";
     case Op::Concat: return "concat";
+    case Op::Convert: return "convert";
   }
   return "?";
 }
@@ -184,6 +201,11 @@ static std::string details(const Graph& graph, const Node& node) {
   if (node.op == Op::Activate) append(std::string(name_of(node.act)));
   if (node.op == Op::MaxPool) append(fmt::format("{0}x{0}", node.kernel));
   if (node.space_to_depth) append("space_to_depth");
+  const bool from_fp32 = graph.buffer_of(node.inputs[0]).content == Content::Float32;
+  if (node.op == Op::Convert)
+    append(from_fp32 ? "from fp32" : "to fp32");
+  else if (from_fp32)
+    append("in fp32");
   return text;
 }
 

@@ -26,8 +26,9 @@ struct Shape {
   bool operator==(const Shape&) const = default;
 };
 
-// What a value holds. Activations are stored in the precision the plan chooses (fp32, bf16, fp16); the head's
-// convolutions write fp32 whatever that is.
+// What a value holds. Activations are stored in the precision the plan chooses (fp32, bf16, fp16), Float32 is fp32
+// whatever that is: what the head's convolutions write, and what layers kept in fp32 read. A node computes in the
+// precision of its operands; they agree. A convolution of Activations may write either.
 enum class Content : std::uint8_t { ImageU8, Activation, Float32 };
 
 struct Buffer {
@@ -52,6 +53,7 @@ enum class Op : std::uint8_t {
   SppPool,   // max-pools 5, 9, 13 of one input, side by side in the channels
   Upsample,  // nearest ×2
   Concat,    // along the channels
+  Convert,   // Activation ↔ Float32
 };
 
 // A block of input channels of one tensor in the weights file: `tensor`.weight is [out, in/groups, k, k], and the

@@ -95,6 +95,13 @@ TEST_CASE("a broken graph does not validate") {
     broken.values[3].channel_offset = 1;
     CHECK_THROWS_AS(validate(broken), Error);
   }
+  SUBCASE("an addition of rounded and unrounded numbers") {
+    Graph broken = graph;
+    const auto add = std::ranges::find(broken.nodes, Op::Add, &Node::op);
+    REQUIRE(add != broken.nodes.end());
+    broken.buffers[static_cast<std::size_t>(broken.value(add->inputs[1]).buffer)].content = Content::Float32;
+    CHECK_THROWS_AS(validate(broken), Error);
+  }
   SUBCASE("weights that do not fit") {
     Graph broken = graph;
     for (Node& node : broken.nodes)

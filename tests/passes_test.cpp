@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <cmath>
 
+#include "engine/core/error.h"
 #include "engine/cpu/reference.h"
 #include "engine/model/build.h"
 #include "tests/compare.h"
@@ -26,6 +27,27 @@ std::vector<float> head_of(const Graph& graph, const RandomWeights& weights, con
       all.insert(all.end(), values.begin(), values.end());
     }
   return all;
+}
+
+Graph optimized(const ModelSpec& spec) {
+  Graph graph = build_model(spec, kBatch, kHeight, kWidth).graph;
+  optimize(graph);
+  return graph;
+}
+
+std::vector<std::string> convolutions(const Graph& graph) {
+  std::vector<std::string> names;
+  for (const Node& node : graph.nodes)
+    if (node.op == Op::Conv) names.push_back(node.name);
+  return names;
+}
+
+// Lists of layers: all, those of a part, every other one.
+std::vector<std::vector<std::string>> lists_to_keep(const Graph& graph) {
+  std::vector<std::vector<std::string>> lists{{"*"}, {"backbone.*"}, {"neck.*"}, {}, {}};
+  const std::vector<std::string> all = convolutions(graph);
+  for (std::size_t i = 0; i < all.size(); ++i) lists[3 + i % 2].push_back(all[i]);
+  return lists;
 }
 
 }  // namespace
@@ -75,4 +97,69 @@ TEST_CASE("a concatenation that cannot be placed stays") {
   validate(graph);
   REQUIRE(graph.nodes.size() == 2);
   CHECK(graph.nodes[1].op == Op::Concat);
+}
+
+TEST_CASE("layers kept in fp32 read fp32, all others what they read before, and both compute the same as before") {
+  const std::vector<std::uint8_t> image = golden_bytes("input", std::size_t{kBatch} * kHeight * kWidth * 3);
+  for (const ModelSpec& spec : released_variants()) {
+    CAPTURE(spec.variant);
+    const Graph plain = optimized(spec);
+    const RandomWeights weights(build_model(spec, kBatch, kHeight, kWidth).sources);
+    const std::vector<float> expected = head_of(plain, weights, image);
+    for (const std::vector<std::string>& names : lists_to_keep(plain)) {
+      CAPTURE(names.front());
+      std::vector<std::string> kept;
+      for (const std::size_t i : find_convolutions(plain, names)) kept.push_back(plain.nodes[i].name);
+      Graph graph = plain;
+      keep_fp32(graph, names);
+      validate(graph);
+      CHECK(convolutions(graph) == convolutions(plain));
+      for (const Node& node : graph.nodes)
+        if (node.op == Op::Conv) {
+          const bool in_fp32 = std::ranges::find(kept, node.name) != kept.end();
+          CHECK((graph.buffer_of(node.inputs[0]).content == Content::Float32) == in_fp32);
+        }
+      for (std::size_t level = 0; level < 3; ++level)
+        CHECK(graph.value(graph.neck[level]).shape == plain.value(plain.neck[level]).shape);
+      CHECK(head_of(graph, weights, image) == expected);
+    }
+  }
+}
+
+TEST_CASE("nothing is converted where all layers are kept in fp32, and little where neighbours are") {
+  const auto conversions = [](Graph graph, const std::vector<std::string>& names) {
+    keep_fp32(graph, names);
+    return std::ranges::count(graph.nodes, Op::Convert, &Node::op);
+  };
+  const Graph graph = optimized(released_variant("T"));
+  CHECK(conversions(graph, {"*"}) == 0);
+  CHECK(conversions(graph, {}) == 0);
+  // Three features are read by other parts of the neck, too, the head's inputs by one convolution each.
+  CHECK(conversions(graph, {"head.*"}) == 2);
+  CHECK(conversions(graph, {"backbone.*"}) == 3);
+  // Its residual and its result; its input nobody else reads.
+  CHECK(conversions(graph, {"neck.merge_3.0.conv2"}) == 2);
+}
+
+TEST_CASE("convolutions are found by name or beginning, and a name that means none is told from those like it") {
+  const Graph graph = optimized(released_variant("T"));
+  const auto found = [&](const std::vector<std::string>& names) { return find_convolutions(graph, names).size(); };
+  CHECK(found({}) == 0);
+  CHECK(found({"*"}) == convolutions(graph).size());
+  CHECK(found({"head.*"}) == 3);
+  CHECK(found({"head.cls.0+reg.0", "head.*"}) == 3);
+  CHECK(found({"neck.merge_3.conv2+conv1"}) == 1);
+  const auto message = [&](const std::string& name) {
+    try {
+      found({"head.*", name});
+    } catch (const Error& error) {
+      return std::string(error.what());
+    }
+    return std::string();
+  };
+  CHECK(message("head.cls.1") ==
+        "no convolution of the graph is called \"head.cls.1\", the nearest names are head.cls.1+reg.1, "
+        "head.cls.0+reg.0, head.cls.2+reg.2");
+  CHECK(message("bakcbone.2*").find("the nearest names are backbone.2.0") != std::string::npos);
+  CHECK(message("backbone.5.1.concat.pools").starts_with("no convolution of the graph is called"));
 }

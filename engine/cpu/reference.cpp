@@ -194,6 +194,7 @@ void Reference::run(std::span<const std::uint8_t> images) {
         concat(parts, out);
         break;
       }
+      case Op::Convert: concat({in}, out); break;
     }
   }
 }

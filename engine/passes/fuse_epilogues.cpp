@@ -24,6 +24,7 @@ void fuse_epilogues(Graph& graph) {
   const auto absorb = [&](Node& conv, Node& reader) {
     maker_of(reader.output) = maker_of(conv.output);
     conv.output = reader.output;
+    graph.values[static_cast<std::size_t>(conv.output)].name = conv.name;
     reader.output = kNone;
   };
 

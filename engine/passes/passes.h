@@ -1,6 +1,9 @@
 // Graph rewrites. Each keeps the meaning of the graph, is tested so on random weights, and leaves it valid.
 #pragma once
 
+#include <cstddef>
+#include <span>
+#include <string>
 #include <string_view>
 #include <vector>
 
@@ -28,12 +31,23 @@ void split_upsampled(Graph& graph);
 // Parts of a concatenation are placed into one buffer where their producers can write them; the node disappears.
 void place_concats(Graph& graph);
 
+// The convolutions of an optimized graph that are meant, by position. A name is the node's, as to_text() prints it, or
+// the beginning of one or more followed by '*'. Throws Error for a name that means none, naming those that are like
+// it.
+std::vector<std::size_t> find_convolutions(const Graph& graph, std::span<const std::string> names);
+
+// The named convolutions of an optimized graph compute in fp32: what they read is converted to Float32, unless it is
+// there in that form already, and what they write is converted back for the others. A value that only such
+// convolutions read is written as Float32 wherever that costs nothing, so that it is never rounded. Does nothing
+// without names.
+void keep_fp32(Graph& graph, std::span<const std::string> names);
+
 struct Pass {
   std::string_view name;
   void (*apply)(Graph&);
 };
 
-// All of the above in the order in which they build on each other.
+// What optimize() applies, in the order in which they build on each other.
 const std::vector<Pass>& optimization_passes();
 
 // Applies them all, validating the graph after each.
