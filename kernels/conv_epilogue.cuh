@@ -26,79 +26,169 @@ ConvResult<T> conv_result(const Convolution& convolution, const char* kernel) {
           slice<float>(f32 ? y : TensorView{}), y.c};
 }
 
-// Ends the sums of 8 channels of pixel (n, y, x), from `channel` on; those past the output's last do not count.
+// A pixel of the output, or none.
+struct ConvPixel {
+  int n, y, x;
+  bool exists;
+};
+
+// expf and the division of the fast kind: their error, a few units of fp32's last place, is far below that of the
+// 16-bit products. Far below zero the quotient becomes 0, as it should.
+template <int N>
+__device__ __forceinline__ void activate_all(float (&values)[N], Activation act) {
+  if (act == Activation::Relu) {
+#pragma unroll
+    for (int i = 0; i < N; ++i) values[i] = fmaxf(values[i], 0.0f);
+  } else if (act == Activation::Silu) {
+#pragma unroll
+    for (int i = 0; i < N; ++i) values[i] = __fdividef(values[i], 1.0f + __expf(-values[i]));
+  }
+}
+
+// Ends and stores sums[i], those of 8 channels from `channel` on of pixels[i]; channels past the output's last and
+// pixels that do not exist are left out. All residuals are on their way before the first is needed.
+template <int Pixels, typename T>
+__device__ __forceinline__ void finish_and_store(const ConvResult<T>& result, const ConvPixel (&pixels)[Pixels],
+                                                 int channel, float (&sums)[Pixels][8]) {
+  const int count = result.c - channel;
+  if (count <= 0) return;
+  const EpilogueArguments<T>& epilogue = result.epilogue;
+  const Slice<T>& from = epilogue.residual;
+  float residual[Pixels][8];
+  if (from.data != nullptr) {
+    const int shift = epilogue.residual_shift;
+    const auto place = [&](const ConvPixel& pixel) {
+      return from.pixel(pixel.n, pixel.y >> shift, pixel.x >> shift) + channel;
+    };
+    if (from.aligned && count >= 8) {
+      Packet<T> packets[Pixels] = {};
+#pragma unroll
+      for (int i = 0; i < Pixels; ++i)
+        if (pixels[i].exists) packets[i] = *reinterpret_cast<const Packet<T>*>(place(pixels[i]));
+#pragma unroll
+      for (int i = 0; i < Pixels; ++i)
+#pragma unroll
+        for (int k = 0; k < 8; ++k) residual[i][k] = to_float(packets[i].values[k]);
+    } else {
+#pragma unroll
+      for (int i = 0; i < Pixels; ++i) load(place(pixels[i]), pixels[i].exists ? count : 0, false, residual[i]);
+    }
+  }
+  if (epilogue.bias != nullptr) {
+    float bias[8];
+    load(epilogue.bias + channel, count, epilogue.bias_aligned, bias);
+#pragma unroll
+    for (int i = 0; i < Pixels; ++i)
+#pragma unroll
+      for (int k = 0; k < 8; ++k) sums[i][k] += bias[k];
+  }
+  const auto add_residual = [&] {
+#pragma unroll
+    for (int i = 0; i < Pixels; ++i)
+#pragma unroll
+      for (int k = 0; k < 8; ++k) sums[i][k] += residual[i][k];
+  };
+  if (from.data != nullptr && epilogue.residual_first) add_residual();
+#pragma unroll
+  for (int i = 0; i < Pixels; ++i) activate_all(sums[i], epilogue.act);
+  if (from.data != nullptr && !epilogue.residual_first) add_residual();
+  const auto store_all = [&](const auto& to) {
+#pragma unroll
+    for (int i = 0; i < Pixels; ++i)
+      if (pixels[i].exists)
+        store(to.pixel(pixels[i].n, pixels[i].y, pixels[i].x) + channel, count, to.aligned, sums[i]);
+  };
+  if (result.y_f32.data != nullptr)
+    store_all(result.y_f32);
+  else
+    store_all(result.y);
+}
+
 template <typename T>
 __device__ __forceinline__ void finish_and_store(const ConvResult<T>& result, int n, int y, int x, int channel,
                                                  float (&sums)[8]) {
-  const int count = result.c - channel;
-  if (count <= 0) return;
-  finish(result.epilogue, n, y, x, channel, count, sums);
-  if (result.y_f32.data != nullptr)
-    store(result.y_f32.pixel(n, y, x) + channel, count, result.y_f32.aligned, sums);
-  else
-    store(result.y.pixel(n, y, x) + channel, count, result.y.aligned, sums);
+  const ConvPixel pixels[1] = {{n, y, x, true}};
+  finish_and_store(result, pixels, channel, reinterpret_cast<float(&)[1][8]>(sums));
 }
 
-// Shared memory in which a warp turns 16 pixels × 32 channels of sums around.
-constexpr int kTurnedFloats = 16 * 32;
-
-// A warp has the sums of 16 pixels × 32 channels as four mma.sync leave them: lane l has channels 8·i + 2·(l % 4) and
-// the next one, of pixel l / 4 in fragments[i][0, 1] and of pixel l / 4 + 8 in fragments[i][2, 3]. Through `shared`,
-// at a multiple of 16 bytes and the warp's own, each lane gets 8 neighbouring channels at a time, which fill a store:
-// calls use(pixel, channel, sums) twice. All lanes take part.
+// Through shared memory, the sums of 16 pixels × 32 channels come from the order in which mma.sync and wgmma leave
+// them into rows, of which a lane can take the 8 neighbouring channels that fill a store. A warp writes such a block,
+// 512 floats at a multiple of 128 bytes, with put_sums(), and reads it with get_sums() after __syncwarp().
 //
-// Pixels are rows of 128 bytes, all banks once, in units of 16. A unit's place in its row is its number with some bits
-// flipped by the row: two bits so that 16 lanes writing two neighbouring units of four rows meet in no bank, and the
-// lowest one so that 8 lanes reading every other unit of two rows do not either.
-template <typename Use>
-__device__ __forceinline__ void turn_around(float* shared, const float (*fragments)[4], Use use) {
+// Rows are pixels, 128 bytes each: all banks once, in units of 16 bytes. A unit's place in its row is its number with
+// some bits flipped by the row: two bits so that 16 lanes that write two neighbouring units of four rows meet in no
+// bank, and the lowest one so that 8 lanes that read every other unit of two rows do not either.
+constexpr int kSumsBlock = 16 * 32;
+
+__device__ __forceinline__ int flips_of_row(int row) { return (row & 3) << 1 | (row & 1); }
+
+// Lane l holds channels 8·i + 2·(l % 4) and the next one, in fragments[i][0, 1] of pixel l / 4 and in
+// fragments[i][2, 3] of pixel l / 4 + 8.
+__device__ __forceinline__ void put_sums(float* block, const float (*fragments)[4]) {
   struct alignas(8) Pair {
     float first, second;
   };
-  const auto flips = [](int row) { return (row & 3) << 1 | (row & 1); };
-  const int lane = static_cast<int>(threadIdx.x) % warpSize;
-  __syncwarp();  // all have read what was here before
+  const int lane = static_cast<int>(threadIdx.x) % warpSize, row = lane / 4;
 #pragma unroll
   for (int i = 0; i < 4; ++i) {
-    const int row = lane / 4, unit = (2 * i + lane % 4 / 2) ^ flips(row);
-    float* to = shared + row * 32 + unit * 4 + lane % 2 * 2;
+    const int unit = (2 * i + lane % 4 / 2) ^ flips_of_row(row);
+    float* to = block + row * 32 + unit * 4 + lane % 2 * 2;
     *reinterpret_cast<Pair*>(to) = {fragments[i][0], fragments[i][1]};
     *reinterpret_cast<Pair*>(to + 8 * 32) = {fragments[i][2], fragments[i][3]};
   }
-  __syncwarp();
+}
+
+// Channels [8·group, 8·group + 8) of a pixel.
+__device__ __forceinline__ void get_sums(const float* block, int row, int group, float (&sums)[8]) {
+  const int unit = 2 * group ^ flips_of_row(row);
 #pragma unroll
-  for (int i = 0; i < 2; ++i) {
-    const int row = lane / 4 + 8 * i, unit = 2 * (lane % 4) ^ flips(row);
-    float sums[8];
+  for (int half = 0; half < 2; ++half) {
+    const auto packet = *reinterpret_cast<const Packet<float>*>(block + row * 32 + (unit ^ half) * 4);
 #pragma unroll
-    for (int half = 0; half < 2; ++half) {
-      const auto packet = *reinterpret_cast<const Packet<float>*>(shared + row * 32 + (unit ^ half) * 4);
-#pragma unroll
-      for (int k = 0; k < 4; ++k) sums[4 * half + k] = packet.values[k];
-    }
-    use(row, 8 * (lane % 4), sums);
+    for (int k = 0; k < 4; ++k) sums[4 * half + k] = packet.values[k];
   }
 }
 
+// Both, 16 pixels × 32 channels at a time: calls use(pixel, channel, sums) twice in each lane.
+constexpr int kTurnedFloats = kSumsBlock;
+template <typename Use>
+__device__ __forceinline__ void turn_around(float* block, const float (*fragments)[4], Use use) {
+  const int lane = static_cast<int>(threadIdx.x) % warpSize;
+  __syncwarp();  // all have read what was here before
+  put_sums(block, fragments);
+  __syncwarp();
+#pragma unroll
+  for (int i = 0; i < 2; ++i) {
+    float sums[8];
+    get_sums(block, lane / 4 + 8 * i, lane % 4, sums);
+    use(lane / 4 + 8 * i, lane % 4 * 8, sums);
+  }
+}
+
+// A barrier of the block that tells whether one of its threads gave true.
+struct AnyOfBlock {
+  __device__ __forceinline__ bool operator()(bool value) const { return __syncthreads_or(value) != 0; }
+};
+
 // Adds up a tile's sums over the `split` blocks of T threads that share it, this one being number `share`, in the
 // order of their numbers. True in the block that comes last, which then has all; the others have nothing left to do.
-// All threads of the block take part. workspace: the tile's [split][N][T][4]; ticket: the tile's, 0 before and after.
-template <int T, int N>
+// The T threads, the block's first, all take part; any(value) is a barrier of them that tells whether one gave true.
+// workspace: the tile's [split][N][T][4]; ticket: the tile's, 0 before and after.
+template <int T, int N, typename Any = AnyOfBlock>
 __device__ __forceinline__ bool add_shares(float* workspace, unsigned* ticket, int share, int split,
-                                           float (&sums)[N][4]) {
-  __shared__ bool last;
+                                           float (&sums)[N][4], Any any = {}) {
   auto* packets = reinterpret_cast<Packet<float>*>(workspace) + threadIdx.x;
   const int mine = share * N;
 #pragma unroll
   for (int i = 0; i < N; ++i) packets[(mine + i) * T] = {{sums[i][0], sums[i][1], sums[i][2], sums[i][3]}};
-  __syncthreads();
+  any(false);
+  bool last = false;
   if (threadIdx.x == 0) {
     __threadfence();  // the block's sums are seen before its ticket, and the others' tickets before their sums
     last = atomicInc(ticket, static_cast<unsigned>(split - 1)) == static_cast<unsigned>(split - 1);
     __threadfence();
   }
-  __syncthreads();
-  if (!last) return false;
+  if (!any(last)) return false;
 #pragma unroll
   for (int i = 0; i < N; ++i)
 #pragma unroll

@@ -54,6 +54,7 @@ struct Site {
 };
 
 void block_barrier(Site site);
+bool block_vote(bool value, Site site);  // a barrier; whether any thread gives true
 void warp_barrier(unsigned mask, Site site);
 
 // The value that `source` (0..31) gives in this exchange, in which all lanes of `mask` take part.
@@ -94,6 +95,7 @@ T exchange_as(unsigned mask, T value, int source, Site site) {
 #define SIMT_SITE const char *file = __builtin_FILE(), int line = __builtin_LINE()
 
 inline void __syncthreads(SIMT_SITE) { simt::block_barrier({file, line}); }
+inline int __syncthreads_or(int value, SIMT_SITE) { return simt::block_vote(value != 0, {file, line}); }
 inline void __syncwarp(unsigned mask = ~0u, SIMT_SITE) { simt::warp_barrier(mask, {file, line}); }
 
 // A lane whose source lies outside its segment of `width` lanes gets its own value back.
@@ -160,10 +162,18 @@ inline float __fmul_rn(float a, float b) { return a * b; }
 inline float __fadd_rn(float a, float b) { return a + b; }
 inline float __fsub_rn(float a, float b) { return a - b; }
 inline float __fdiv_rn(float a, float b) { return a / b; }
+inline float __expf(float x) { return std::exp(x); }
+inline float __fdividef(float a, float b) { return a / b; }
 inline double __dmul_rn(double a, double b) { return a * b; }
 inline double __dadd_rn(double a, double b) { return a + b; }
 
-enum cudaError_t { cudaSuccess, cudaErrorInvalidValue, cudaErrorInvalidConfiguration, cudaErrorLaunchFailure };
+enum cudaError_t {
+  cudaSuccess,
+  cudaErrorInvalidValue,
+  cudaErrorMemoryAllocation,
+  cudaErrorInvalidConfiguration,
+  cudaErrorLaunchFailure
+};
 using cudaStream_t = struct CUstream_st*;
 
 enum cudaMemcpyKind { cudaMemcpyHostToDevice, cudaMemcpyDeviceToHost, cudaMemcpyDeviceToDevice };
@@ -184,6 +194,7 @@ struct cudaLaunchConfig_t {
 };
 
 const char* cudaGetErrorString(cudaError_t error);  // for a failed launch: what went wrong, and where
+inline cudaError_t cudaGetLastError() { return cudaSuccess; }
 cudaError_t cudaMalloc(void** memory, std::size_t bytes);
 cudaError_t cudaFree(void* memory);
 cudaError_t cudaMemcpy(void* to, const void* from, std::size_t bytes, cudaMemcpyKind kind);
@@ -192,8 +203,12 @@ cudaError_t cudaDeviceSynchronize();
 cudaError_t cudaGetDeviceCount(int* count);  // one: this machine
 cudaError_t cudaGetDevice(int* device);
 
-enum cudaDeviceAttr { cudaDevAttrMultiProcessorCount };
-cudaError_t cudaDeviceGetAttribute(int* value, cudaDeviceAttr attribute, int device);  // few, so that blocks have work
+enum cudaDeviceAttr {
+  cudaDevAttrMultiProcessorCount,  // few, so that blocks have work
+  cudaDevAttrComputeCapabilityMajor,
+  cudaDevAttrComputeCapabilityMinor  // 9.0, since everything up to it is emulated
+};
+cudaError_t cudaDeviceGetAttribute(int* value, cudaDeviceAttr attribute, int device);
 
 #define CUDART_VERSION 12050
 enum cudaDriverEntryPointQueryResult { cudaDriverEntryPointSuccess, cudaDriverEntryPointSymbolNotFound };

@@ -245,6 +245,15 @@ std::size_t shared_bytes() { return machine.shared_bytes; }
 
 void block_barrier(Site site) { wait(State::AtBlockBarrier, site); }
 
+bool block_vote(bool value, Site site) {
+  current().exchanged = value;
+  block_barrier(site);
+  const auto end = machine.fibers.begin() + static_cast<std::ptrdiff_t>(machine.threads);
+  const bool any = std::any_of(machine.fibers.begin(), end, [](const auto& fiber) { return fiber->exchanged != 0; });
+  block_barrier(site);  // nobody gives a new value before all have read
+  return any;
+}
+
 void warp_barrier(unsigned mask, Site site) {
   if (!(mask >> lane() & 1))
     throw Error("lane {} is not in the mask of the exchange at {}:{}", lane(), site.file, site.line);
@@ -333,6 +342,7 @@ const char* cudaGetErrorString(cudaError_t error) {
   switch (error) {
     case cudaSuccess: return "no error";
     case cudaErrorInvalidValue: return "invalid argument";
+    case cudaErrorMemoryAllocation: return "out of memory";
     case cudaErrorInvalidConfiguration: return "invalid configuration argument";
     case cudaErrorLaunchFailure: return simt::last_failure.c_str();
   }
@@ -371,9 +381,11 @@ cudaError_t cudaGetDevice(int* device) {
   return cudaSuccess;
 }
 
-cudaError_t cudaDeviceGetAttribute(int* value, cudaDeviceAttr, int) {
-  constexpr int kMultiprocessors = 2;
-  *value = kMultiprocessors;
+cudaError_t cudaDeviceGetAttribute(int* value, cudaDeviceAttr attribute, int) {
+  constexpr int kMultiprocessors = 2, kMajor = 9, kMinor = 0;
+  *value = attribute == cudaDevAttrMultiProcessorCount      ? kMultiprocessors
+           : attribute == cudaDevAttrComputeCapabilityMajor ? kMajor
+                                                            : kMinor;
   return cudaSuccess;
 }
 

@@ -40,7 +40,7 @@ TEST_CASE("simt: blocks sum through shuffles and shared memory") {
 
 __global__ void exchange_kernel(int* out) {
   const int lane = static_cast<int>(threadIdx.x);
-  int* mine = out + lane * 8;
+  int* mine = out + lane * 10;
   mine[0] = __shfl_sync(~0u, lane, 5);
   mine[1] = __shfl_sync(~0u, lane, 3, 8);
   mine[2] = __shfl_up_sync(~0u, lane, 2);
@@ -49,15 +49,17 @@ __global__ void exchange_kernel(int* out) {
   mine[5] = __any_sync(~0u, lane == 31);
   mine[6] = __all_sync(~0u, lane < 31);
   if (lane < 8) mine[7] = __shfl_xor_sync(0xffu, lane, 1);
+  mine[8] = __syncthreads_or(lane == 3);
+  mine[9] = __syncthreads_or(0);
 }
 
 TEST_CASE("simt: shuffles and votes give what the CUDA guide says") {
-  std::vector<int> out(32 * 8);
+  std::vector<int> out(32 * 10);
   launch("exchange", exchange_kernel, {1, 32}, {}, out.data());
   unsigned thirds = 0;
   for (int lane = 0; lane < 32; lane += 3) thirds |= 1u << lane;
   for (int lane = 0; lane < 32; ++lane) {
-    const int* mine = &out[static_cast<std::size_t>(lane * 8)];
+    const int* mine = &out[static_cast<std::size_t>(lane * 10)];
     CHECK(mine[0] == 5);
     CHECK(mine[1] == lane / 8 * 8 + 3);
     CHECK(mine[2] == (lane < 2 ? lane : lane - 2));
@@ -66,6 +68,8 @@ TEST_CASE("simt: shuffles and votes give what the CUDA guide says") {
     CHECK(mine[5] == 1);
     CHECK(mine[6] == 0);
     CHECK(mine[7] == (lane < 8 ? (lane ^ 1) : 0));
+    CHECK(mine[8] == 1);
+    CHECK(mine[9] == 0);
   }
 }
 

@@ -1,0 +1,357 @@
+#include <array>
+#include <tuple>
+
+#include "kernels/conv_checks.h"
+#include "kernels/conv_epilogue.cuh"
+#include "kernels/conv_sm80.h"
+#include "kernels/divisor.cuh"
+#include "kernels/ptx.cuh"
+
+namespace damoyolo::kernels {
+namespace {
+
+constexpr char kName[] = "conv_sm80";
+
+// A block's tile: M pixels × N channels, divided among warps of WarpM × WarpN. Steps of the sum have K products.
+template <int M_, int N_, int K_, int Stages_, int WarpM_, int WarpN_>
+struct Tile {
+  static constexpr int M = M_, N = N_, K = K_, Stages = Stages_, WarpM = WarpM_, WarpN = WarpN_;
+  static constexpr int WarpsN = N / WarpN;
+  static constexpr int Threads = M / WarpM * WarpsN * 32;
+  static constexpr int Sums = WarpM * WarpN / 32;                                     // of a thread
+  static constexpr int Blocks = (Sums > 64 ? 2 : Sums > 32 ? 3 : 4) * 128 / Threads;  // for which registers suffice
+
+  static constexpr int Units = K / 8;  // of 16 bytes in a row
+  static constexpr int RowBytes = K * 2;
+  static constexpr int RowsApart = Threads / Units;     // rows that all threads copy at once
+  static constexpr int StepBytes = (M + N) * RowBytes;  // pixels, then weights
+  static constexpr int SharedBytes = (Stages + 1) * StepBytes;
+  static constexpr ConvConfig Config = {.m = M, .n = N, .k = K, .stages = Stages};
+
+  static_assert(WarpM % 16 == 0 && WarpN % 32 == 0 && M % WarpM == 0 && N % WarpN == 0);
+  static_assert((K == 32 || K == 64) && M % RowsApart == 0 && N % RowsApart == 0 && RowsApart % 8 == 0);
+  static_assert(SharedBytes >= M * N * 4, "the sums go through it");
+  static_assert(SharedBytes <= 99 * 1024, "what a block can have on every device from 8.0 on");
+
+  // Where unit `unit` of row `row` lies in its row, in bytes.
+  static __device__ __forceinline__ int place(int row, int unit) {
+    constexpr int kRowsOf128Bytes = 128 / RowBytes;
+    return (unit ^ row / kRowsOf128Bytes % Units) * 16;
+  }
+};
+
+template <typename T>
+using Unit = Packet<T>;  // 8 channels, 16 bytes
+
+template <typename T>
+struct Arguments {
+  const Unit<T>*x, *weights;
+  ConvResult<T> result;
+  int x_h, x_w, x_stride, x_units;  // units from pixel to pixel, and of a pixel's channels
+  int padding, stride, taps;
+  int pixels;  // of the output
+  int steps;   // of one share of a sum; the last share may have less
+  int all_steps;
+  int taps_per_step, units_per_step;  // a step is so many taps, and so many units more
+  Divisor by_x_units, by_columns, by_rows, by_tiles_n;
+  int columns, rows, tiles_n;
+  float* workspace;
+  unsigned* tickets;
+};
+
+template <typename T>
+__device__ __forceinline__ ConvPixel output_pixel(const Arguments<T>& a, int pixel) {
+  const int row = a.by_columns.divide(pixel), image = a.by_rows.divide(row);
+  return {image, row - image * a.rows, pixel - row * a.columns, pixel < a.pixels};
+}
+
+// Copies a thread's part of the pixels: one unit, the same for all steps, of every RowsApart-th row. The units of a
+// row, taps × channels, are counted on from step to step, and each row has a bit for every tap, set where that tap
+// lies inside the image; so a step costs two instructions a row beside the copy.
+template <typename T, typename Tile>
+struct PixelCopier {
+  static constexpr int kRows = Tile::M / Tile::RowsApart;
+
+  const Arguments<T>& a;
+  int to;              // first row's place in the step
+  int tap, unit;       // of the next step
+  int offsets[kRows];  // units from x to each row's first tap
+  unsigned taps[kRows];
+
+  __device__ __forceinline__ PixelCopier(const Arguments<T>& a, int first_pixel, int first_unit) : a(a) {
+    const int thread = static_cast<int>(threadIdx.x), row = thread / Tile::Units, column = thread % Tile::Units;
+    to = row * Tile::RowBytes + Tile::place(row, column);
+    tap = a.by_x_units.divide(first_unit + column);
+    unit = first_unit + column - tap * a.x_units;
+#pragma unroll
+    for (int i = 0; i < kRows; ++i) {
+      const ConvPixel pixel = output_pixel(a, first_pixel + row + i * Tile::RowsApart);
+      const int y = pixel.y * a.stride - a.padding, x = pixel.x * a.stride - a.padding;
+      offsets[i] = ((pixel.n * a.x_h + y) * a.x_w + x) * a.x_stride;
+      unsigned inside = 0;
+#pragma unroll
+      for (int k = 0; k < 3; ++k)
+        if (static_cast<unsigned>(x + k) < static_cast<unsigned>(a.x_w)) inside |= 1u << k;
+      taps[i] = 0;
+#pragma unroll
+      for (int k = 0; k < 3; ++k)
+        if (static_cast<unsigned>(y + k) < static_cast<unsigned>(a.x_h)) taps[i] |= inside << 3 * k;
+      taps[i] = pixel.exists ? taps[i] & ((1u << a.taps) - 1) : 0;
+    }
+  }
+
+  __device__ __forceinline__ void copy(unsigned char* step) {
+    const int y = tap * 11 >> 5, x = tap - 3 * y;  // tap / 3 below 32
+    const int offset = (y * a.x_w + x) * a.x_stride + unit;
+#pragma unroll
+    for (int i = 0; i < kRows; ++i)
+      cp_async_16(step + to + i * Tile::RowsApart * Tile::RowBytes, a.x + (offsets[i] + offset), taps[i] >> tap & 1);
+    tap += a.taps_per_step;
+    unit += a.units_per_step;
+    if (unit >= a.x_units) {
+      unit -= a.x_units;
+      ++tap;
+    }
+  }
+};
+
+// The same for the weights, whose rows lie one after the other.
+template <typename T, typename Tile>
+struct WeightCopier {
+  static constexpr int kRows = Tile::N / Tile::RowsApart;
+
+  int to;
+  const Unit<T>* from;
+  int row_units, rows_left, units_left;  // from `from` on
+
+  __device__ __forceinline__ WeightCopier(const Arguments<T>& a, int first_channel, int first_unit) {
+    const int thread = static_cast<int>(threadIdx.x), row = thread / Tile::Units, column = thread % Tile::Units;
+    to = (Tile::M + row) * Tile::RowBytes + Tile::place(row, column);
+    row_units = a.taps * a.x_units;
+    from = a.weights + static_cast<std::ptrdiff_t>(first_channel + row) * row_units + first_unit + column;
+    rows_left = a.result.c - first_channel - row;
+    units_left = row_units - first_unit - column;
+  }
+
+  __device__ __forceinline__ void copy(unsigned char* step) {
+#pragma unroll
+    for (int i = 0; i < kRows; ++i)
+      cp_async_16(step + to + i * Tile::RowsApart * Tile::RowBytes, from + i * Tile::RowsApart * row_units,
+                  i * Tile::RowsApart < rows_left && units_left > 0);
+    from += Tile::Units;
+    units_left -= Tile::Units;
+  }
+};
+
+// A warp's part of a step in shared memory, as mma takes it, 16 products at a time.
+template <typename Tile>
+struct Fragments {
+  static constexpr int kRows = Tile::WarpM / 16, kColumns = Tile::WarpN / 8;
+
+  unsigned a[kRows][4], b[kColumns][2];
+
+  // a_place, b_place: of the lane's first row in the step's shared memory.
+  __device__ __forceinline__ void load(const unsigned char* shared, int a_place, int b_place, int k) {
+#pragma unroll
+    for (int i = 0; i < kRows; ++i) ldmatrix_x4(a[i], shared + (a_place ^ k * 32) + i * 16 * Tile::RowBytes);
+#pragma unroll
+    for (int i = 0; i < kColumns; i += 2) {
+      unsigned words[4];
+      ldmatrix_x4(words, shared + (b_place ^ k * 32) + i * 8 * Tile::RowBytes);
+      b[i][0] = words[0];
+      b[i][1] = words[1];
+      b[i + 1][0] = words[2];
+      b[i + 1][1] = words[3];
+    }
+  }
+};
+
+template <typename T, typename Tile>
+__global__ void __launch_bounds__(Tile::Threads, Tile::Blocks) conv_kernel(const Arguments<T> a) {
+#if !defined(__CUDA_ARCH__) || __CUDA_ARCH__ >= 800
+  using Parts = Fragments<Tile>;
+  constexpr int kSteps16 = Tile::K / 16;
+  auto* const shared = dynamic_shared<unsigned char>();
+  const int lane = static_cast<int>(threadIdx.x) % warpSize, warp = static_cast<int>(threadIdx.x) / warpSize;
+  const int warp_m = warp / Tile::WarpsN * Tile::WarpM, warp_n = warp % Tile::WarpsN * Tile::WarpN;
+  const int tile = static_cast<int>(blockIdx.x), share = static_cast<int>(blockIdx.y);
+  const int tile_m = a.by_tiles_n.divide(tile), tile_n = tile - tile_m * a.tiles_n;
+  const int first_pixel = tile_m * Tile::M, first_channel = tile_n * Tile::N;
+  const int first_step = share * a.steps, steps = min(a.steps, a.all_steps - first_step);
+
+  // Weights do not come from the kernels before this one.
+  WeightCopier<T, Tile> weights(a, first_channel, first_step * Tile::Units);
+#pragma unroll
+  for (int i = 0; i < Tile::Stages; ++i)
+    if (i < steps) weights.copy(shared + i * Tile::StepBytes);
+  PixelCopier<T, Tile> pixels(a, first_pixel, first_step * Tile::Units);
+  wait_for_predecessors();
+  let_successors_start();
+#pragma unroll
+  for (int i = 0; i < Tile::Stages; ++i) {
+    if (i < steps) pixels.copy(shared + i * Tile::StepBytes);
+    cp_async_commit();
+  }
+
+  const int a_row = warp_m + lane % 16, b_row = warp_n + lane / 16 * 8 + lane % 8;
+  const int a_place = a_row * Tile::RowBytes + Tile::place(a_row, lane / 16);
+  const int b_place = (Tile::M + b_row) * Tile::RowBytes + Tile::place(b_row, lane / 8 % 2);
+  float sums[Parts::kRows * Parts::kColumns][4] = {};
+  Parts parts[2];
+  int reading = 0, writing = Tile::Stages * Tile::StepBytes;
+  const auto advance = [](int& slot) { slot = slot == Tile::Stages * Tile::StepBytes ? 0 : slot + Tile::StepBytes; };
+  cp_async_wait<Tile::Stages - 1>();
+  __syncthreads();
+  parts[0].load(shared, a_place, b_place, 0);
+#pragma unroll 1
+  for (int step = 0; step < steps; ++step) {
+#pragma unroll
+    for (int k = 0; k < kSteps16; ++k) {
+      if (k == kSteps16 - 1) {
+        // The next step has come, and all warps have loaded all of this one.
+        cp_async_wait<Tile::Stages - 1>();
+        __syncthreads();
+        advance(reading);
+      }
+      parts[(k + 1) % 2].load(shared, reading + a_place, reading + b_place, (k + 1) % kSteps16);
+      if (k == 0) {
+        if (step + Tile::Stages < steps) {
+          weights.copy(shared + writing);
+          pixels.copy(shared + writing);
+        }
+        cp_async_commit();
+        advance(writing);
+      }
+      multiply_add<T, Parts::kRows, Parts::kColumns>(sums, parts[k % 2].a, parts[k % 2].b);
+    }
+  }
+
+  const int split = static_cast<int>(gridDim.y);
+  if (split > 1 && !add_shares<Tile::Threads>(a.workspace + static_cast<std::size_t>(tile) * split * Tile::M * Tile::N,
+                                              a.tickets + tile, share, split, sums))
+    return;
+
+  // The last loads of fragments were of no use, but they read what the sums now overwrite.
+  __syncthreads();
+  constexpr int kBlocksN = Tile::WarpN / 32, kBlocks = Tile::WarpM / 16 * kBlocksN;
+  auto* const blocks = reinterpret_cast<float*>(shared) + warp * kBlocks * kSumsBlock;
+#pragma unroll
+  for (int i = 0; i < kBlocks; ++i)
+    put_sums(blocks + i * kSumsBlock, sums + i / kBlocksN * Parts::kColumns + i % kBlocksN * 4);
+  __syncwarp();
+  constexpr int kPixels = Tile::WarpM >= 32 ? 4 : 2;  // of one lane at a time
+#pragma unroll 1
+  for (int i = 0; i < kBlocksN * Tile::WarpM / (8 * kPixels); ++i) {
+    const int block_n = i % kBlocksN, row = i / kBlocksN * (8 * kPixels) + lane / 4;
+    ConvPixel at[kPixels];
+    float values[kPixels][8];
+#pragma unroll
+    for (int k = 0; k < kPixels; ++k) {
+      const int pixel = row + 8 * k;
+      at[k] = output_pixel(a, first_pixel + warp_m + pixel);
+      get_sums(blocks + (pixel / 16 * kBlocksN + block_n) * kSumsBlock, pixel % 16, lane % 4, values[k]);
+    }
+    finish_and_store(a.result, at, first_channel + warp_n + block_n * 32 + lane % 4 * 8, values);
+  }
+#else
+  __trap();
+#endif
+}
+
+using Tiles = std::tuple<Tile<256, 64, 32, 3, 64, 64>,   //
+                         Tile<128, 128, 32, 4, 64, 64>,  //
+                         Tile<128, 64, 32, 4, 64, 32>,   //
+                         Tile<128, 64, 64, 2, 64, 32>,   //
+                         Tile<64, 128, 64, 2, 32, 64>,   //
+                         Tile<128, 32, 32, 4, 32, 32>,   //
+                         Tile<64, 64, 32, 4, 32, 32>,    //
+                         Tile<64, 64, 64, 3, 32, 32>,    //
+                         Tile<64, 32, 64, 3, 16, 32>,    //
+                         Tile<32, 64, 64, 4, 16, 32>,    //
+                         Tile<32, 32, 64, 5, 16, 32>>;
+
+constexpr auto kConfigs = std::apply([](auto... tiles) { return std::array{decltype(tiles)::Config...}; }, Tiles{});
+
+std::int64_t pixels_of(const TensorView& view) { return std::int64_t{view.n} * view.h * view.w; }
+
+int tiles_n(const Convolution& convolution, const ConvConfig& config) {
+  return (convolution.y.c + config.n - 1) / config.n;
+}
+
+std::int64_t tiles(const Convolution& convolution, const ConvConfig& config) {
+  return (pixels_of(convolution.y) + config.m - 1) / config.m * tiles_n(convolution, config);
+}
+
+template <typename T>
+Arguments<T> arguments(const Convolution& convolution, const ConvConfig& config) {
+  const TensorView &x = convolution.x, &y = convolution.y;
+  const int units_per_step = config.k / 8, x_units = x.c / 8, taps = convolution.kernel * convolution.kernel;
+  Arguments<T> a{};
+  a.x = reinterpret_cast<const Unit<T>*>(static_cast<const T*>(x.data) + x.channel_offset);
+  a.weights = static_cast<const Unit<T>*>(convolution.weights);
+  a.result = conv_result<T>(convolution, kName);
+  a.x_h = x.h;
+  a.x_w = x.w;
+  a.x_stride = x.pixel_stride / 8;
+  a.x_units = x_units;
+  a.padding = (convolution.kernel - 1) / 2;
+  a.stride = convolution.stride;
+  a.taps = taps;
+  a.pixels = static_cast<int>(pixels_of(y));
+  a.all_steps = (taps * x_units + units_per_step - 1) / units_per_step;
+  a.steps = (a.all_steps + config.split - 1) / config.split;
+  a.taps_per_step = units_per_step / x_units;
+  a.units_per_step = units_per_step % x_units;
+  a.by_x_units = Divisor(x_units);
+  a.by_columns = Divisor(y.w);
+  a.by_rows = Divisor(y.h);
+  a.by_tiles_n = Divisor(tiles_n(convolution, config));
+  a.columns = y.w;
+  a.rows = y.h;
+  a.tiles_n = tiles_n(convolution, config);
+  a.workspace = static_cast<float*>(convolution.workspace);
+  a.tickets = convolution.tickets;
+  return a;
+}
+
+template <typename T, typename Tile>
+void run(const Convolution& convolution, const ConvConfig& config, Stream stream) {
+  ConvConfig whole = config;
+  whole.split = 1;
+  if (whole != Tile::Config) return;
+  const dim3 grid(static_cast<unsigned>(tiles(convolution, config)), static_cast<unsigned>(config.split));
+  launch(kName, conv_kernel<T, Tile>, {grid, Tile::Threads, Tile::SharedBytes}, stream,
+         arguments<T>(convolution, config));
+}
+
+}  // namespace
+
+std::span<const ConvConfig> conv_sm80_configs() { return kConfigs; }
+
+bool conv_sm80_fits(const Convolution& convolution, const ConvConfig& config) {
+  constexpr std::int64_t kMaxTiles = 0x7fffffff;
+  return unmet_expectation(convolution) == nullptr && is_listed(config, kConfigs) &&
+         tiles(convolution, config) <= kMaxTiles;
+}
+
+ConvMemory conv_sm80_memory(const Convolution& convolution, const ConvConfig& config) {
+  return memory_of_shares(config, tiles(convolution, config));
+}
+
+void launch_conv_sm80(const Convolution& convolution, const ConvConfig& config, Stream stream) {
+  require(is_listed(config, kConfigs), kName, "one of its configurations");
+  require_convolution(convolution, conv_sm80_memory(convolution, config), kName);
+  const auto with_tiles = [&]<typename T>(T, auto... tiles) {
+    (run<T, decltype(tiles)>(convolution, config, stream), ...);
+  };
+  std::apply(
+      [&](auto... tiles) {
+        if (convolution.x.type == DType::F16)
+          with_tiles(__half{}, tiles...);
+        else
+          with_tiles(__nv_bfloat16{}, tiles...);
+      },
+      Tiles{});
+}
+
+}  // namespace damoyolo::kernels
