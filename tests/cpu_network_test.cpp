@@ -10,6 +10,7 @@
 #include "engine/passes/passes.h"
 #include "tests/compare.h"
 #include "tests/random_weights.h"
+#include "tests/skip.h"
 
 using namespace damoyolo;
 
@@ -18,12 +19,13 @@ namespace {
 constexpr int kBatch = 2, kHeight = 64, kWidth = 32;
 
 struct Case {
-  explicit Case(const ModelSpec& spec)
+  explicit Case(const ModelSpec& spec, const std::vector<std::string>& kept_in_fp32 = {})
       : model(build_model(spec, kBatch, kHeight, kWidth)),
         weights(model.sources),
         graph(model.graph),
         image(golden_bytes("input", std::size_t{kBatch} * kHeight * kWidth * 3)) {
     optimize(graph);
+    keep_fp32(graph, kept_in_fp32);
   }
   cpu::Network network(const cpu::NetworkOptions& options) const {
     cpu::Network result(graph, weights.lookup(), options);
@@ -31,11 +33,27 @@ struct Case {
     return result;
   }
 
+  std::vector<float> expected() const {
+    Reference reference(graph, weights.lookup());
+    reference.run(image);
+    std::vector<float> all;
+    for (const HeadLevel& level : graph.head)
+      for (const ValueId id : {level.cls, level.reg}) {
+        const std::vector<float> values = reference.read(id);
+        all.insert(all.end(), values.begin(), values.end());
+      }
+    return all;
+  }
+
   BuiltModel model;
   RandomWeights weights;
   Graph graph;
   std::vector<std::uint8_t> image;
 };
+
+std::vector<float> value_of(const cpu::Network& network, ValueId id) {
+  return network.read(network.plan().values[static_cast<std::size_t>(id)]);
+}
 
 std::vector<float> head_of(const cpu::Network& network) {
   std::vector<float> all;
@@ -56,29 +74,128 @@ TEST_CASE("the CPU plan computes what the reference computes, also when freed me
   for (const ModelSpec& spec : released_variants()) {
     CAPTURE(spec.variant);
     const Case test(spec);
-    Reference reference(test.graph, test.weights.lookup());
-    reference.run(test.image);
-    std::vector<float> expected;
-    for (const HeadLevel& level : test.graph.head)
-      for (const ValueId id : {level.cls, level.reg}) {
-        const std::vector<float> values = reference.read(id);
-        expected.insert(expected.end(), values.begin(), values.end());
-      }
-
+    const std::vector<float> expected = test.expected();
     cpu::NetworkOptions options;
     options.poison_freed = true;
-    options.plan.keep_features = true;
-    const cpu::Network network = test.network(options);
-    CHECK(relative_difference(expected, head_of(network)) < 1e-5);
-    for (std::size_t level = 0; level < 3; ++level) {
-      CHECK(relative_difference(reference.read(test.graph.backbone[level]),
-                                network.read(network.plan().backbone[level])) < 1e-5);
-      CHECK(relative_difference(reference.read(test.graph.neck[level]), network.read(network.plan().neck[level])) <
-            1e-5);
-    }
+    CHECK(relative_difference(expected, head_of(test.network(options))) < 1e-5);
     if (!describe_cpu().bf16) continue;
     options.plan.activations = DType::BF16;
     CHECK(relative_difference(expected, head_of(test.network(options))) < 0.05);
+  }
+}
+
+TEST_CASE("every value can be read after the run, when the CPU plan keeps them") {
+  for (const char* variant : {"Ns", "T"}) {
+    CAPTURE(variant);
+    const Case test(released_variant(variant));
+    Reference reference(test.graph, test.weights.lookup());
+    reference.run(test.image);
+    cpu::NetworkOptions options;
+    options.plan.keep_values = true;
+    const cpu::Network network = test.network(options);
+    CHECK(head_of(network) == head_of(test.network({})));
+    for (ValueId id = 0; id < static_cast<ValueId>(test.graph.values.size()); ++id) {
+      CAPTURE(test.graph.value(id).name);
+      if (id != test.graph.input) CHECK(relative_difference(reference.read(id), value_of(network, id)) < 1e-5);
+    }
+  }
+}
+
+TEST_CASE("layers kept in fp32 compute what they compute in the fp32 network") {
+  if (!describe_cpu().bf16) return test::skip("the processor has no bf16 instructions");
+  cpu::NetworkOptions bf16, fp32;
+  bf16.plan.activations = DType::BF16;
+  bf16.plan.keep_values = fp32.plan.keep_values = true;
+  for (const char* variant : {"Ns", "T"}) {
+    CAPTURE(variant);
+    const ModelSpec& spec = released_variant(variant);
+    const Case plain(spec);
+    const cpu::Network exact = plain.network(fp32);
+    CHECK(head_of(Case(spec, {"*"}).network({bf16.plan})) == head_of(exact));
+
+    // Nothing is rounded before the backbone.
+    const Case test(spec, {"backbone.*"});
+    const cpu::Network network = test.network(bf16);
+    for (const Node& node : test.graph.nodes)
+      for (const Node& same : plain.graph.nodes)
+        if (node.op == Op::Conv && node.name == same.name && node.name.starts_with("backbone.")) {
+          CAPTURE(node.name);
+          CHECK(value_of(network, node.output) == value_of(exact, same.output));
+        }
+  }
+}
+
+TEST_CASE("some layers in fp32 bring the result nearer, also when freed memory is poisoned") {
+  if (!describe_cpu().bf16) return test::skip("the processor has no bf16 instructions");
+  cpu::NetworkOptions options;
+  options.plan.activations = DType::BF16;
+  options.poison_freed = true;
+  for (const char* variant : {"Ns", "T"}) {
+    CAPTURE(variant);
+    const ModelSpec& spec = released_variant(variant);
+    const Case plain(spec);
+    const std::vector<float> expected = plain.expected();
+    const double all_rounded = relative_difference(expected, head_of(plain.network(options)));
+    for (const bool odd : {false, true}) {
+      std::vector<std::string> names;
+      for (std::size_t i = odd; i < plain.graph.nodes.size(); i += 2)
+        if (plain.graph.nodes[i].op == Op::Conv) names.push_back(plain.graph.nodes[i].name);
+      const double some_rounded = relative_difference(expected, head_of(Case(spec, names).network(options)));
+      CHECK(some_rounded < 0.9 * all_rounded);
+      CHECK(some_rounded > 1e-5);
+    }
+  }
+}
+
+TEST_CASE("a residual of half the size is added after the activation, too") {
+  Graph graph;
+  graph.input = add_value(graph, "image", {2, 8, 4, 3}, Content::ImageU8);
+  const ValueId x = add_value(graph, "x", {2, 8, 4, 3});
+  const ValueId low = add_value(graph, "low", {2, 4, 2, 16});
+  const ValueId y = add_value(graph, "y", {2, 8, 4, 16}, Content::Float32);
+  const auto add_node = [&](Op op, const char* name, ValueId in, ValueId out) -> Node& {
+    Node& node = graph.nodes.emplace_back();
+    node.op = op;
+    node.name = name;
+    node.inputs = {in};
+    node.output = out;
+    if (op == Op::Conv) node.weights = {{name, 16, 0, 3, true}};
+    return node;
+  };
+  add_node(Op::Cast, "cast", graph.input, x);
+  add_node(Op::Conv, "low", x, low).stride = 2;
+  Node& sum = add_node(Op::Conv, "y", x, y);
+  sum.act = Activation::Silu;
+  sum.residual = low;
+  for (HeadLevel& level : graph.head) level = {y, y, 8};
+  graph.backbone = graph.neck = {y, y, y};
+
+  const auto source = [](const char* name) {
+    ConvSource result;
+    result.node = name;
+    result.out = 16;
+    result.in_per_group = 3;
+    result.kernel = 1;
+    return result;
+  };
+  const RandomWeights weights({source("low"), source("y")});
+  const std::vector<std::uint8_t> image = golden_bytes("input", 2 * 8 * 4 * 3);
+  for (const bool residual_first : {true, false}) {
+    CAPTURE(residual_first);
+    graph.nodes.back().residual_first = residual_first;
+    validate(graph);
+    Reference reference(graph, weights.lookup());
+    reference.run(image);
+    for (const DType type : {DType::F32, DType::BF16}) {
+      if (type == DType::BF16 && !describe_cpu().bf16) continue;
+      cpu::NetworkOptions options;
+      options.plan.activations = type;
+      options.poison_freed = true;
+      cpu::Network network(graph, weights.lookup(), options);
+      network.run(image);
+      CHECK(relative_difference(reference.read(y), network.read(network.plan().head[0].cls.tensor)) <
+            (type == DType::F32 ? 1e-6 : 0.01));
+    }
   }
 }
 

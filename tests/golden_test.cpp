@@ -89,7 +89,7 @@ TEST_CASE("fp32 scores, boxes and features of all variants are those of the PyTo
     Graph graph = build_model(weights.model(), kBatch, kHeight, kWidth).graph;
     optimize(graph);
     cpu::NetworkOptions options;
-    options.plan.keep_features = true;
+    options.plan.keep_values = true;
     cpu::Network network(
         graph, [&](std::string_view name) -> const TensorView& { return weights.tensor(name); }, options);
     network.run(images);
@@ -100,14 +100,15 @@ TEST_CASE("fp32 scores, boxes and features of all variants are those of the PyTo
     decode_all(maps, scores, boxes);
     golden.check(scores, boxes);
     for (std::size_t level = 0; level < 3; ++level) {
-      const auto check = [&](const char* part, cpu::TensorId id) {
+      const auto check = [&](const char* part, ValueId value) {
         CAPTURE(part);
         CAPTURE(level);
+        const cpu::TensorId id = network.plan().values[static_cast<std::size_t>(value)];
         const Shape shape = network.plan().tensor(id).shape;
         CHECK(feature_difference(golden[part + std::to_string(level)], network.read(id), shape) < 2e-5);
       };
-      check("backbone.", network.plan().backbone[level]);
-      check("neck.", network.plan().neck[level]);
+      check("backbone.", graph.backbone[level]);
+      check("neck.", graph.neck[level]);
     }
   }
 }

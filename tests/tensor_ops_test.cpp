@@ -84,15 +84,31 @@ TEST_CASE("assembling copies or adds channels") {
 }
 
 TEST_CASE("upsampling repeats every pixel") {
-  for (const DType dtype : {DType::F32, DType::BF16})
-    for (const Shape& shape : kShapes) {
-      const Map source(shape, shape.c, 0, dtype);
-      Map target({shape.n, 2 * shape.h, 2 * shape.w, shape.c}, shape.c + 3, 1, dtype, 2);
-      cpu::upsample(source.view, target.view);
-      for_each_element(target.view.shape, [&](int n, int y, int x, int c) {
-        CHECK(target.at(n, y, x, c) == source.at(n, y / 2, x / 2, c));
-      });
-    }
+  for (const DType from : {DType::F32, DType::BF16})
+    for (const DType to : {DType::F32, DType::BF16})
+      for (const Shape& shape : kShapes) {
+        const Map source(shape, shape.c, 0, from);
+        Map target({shape.n, 2 * shape.h, 2 * shape.w, shape.c}, shape.c + 3, 1, to, 2);
+        cpu::upsample(source.view, target.view);
+        for_each_element(target.view.shape, [&](int n, int y, int x, int c) {
+          CHECK(target.at(n, y, x, c) == source.at(n, y / 2, x / 2, c));
+        });
+      }
+}
+
+TEST_CASE("assembling converts, and rounds to nearest") {
+  for (const Shape& shape : kShapes) {
+    Map source(shape, shape.c + 1, 1, DType::F32, 6), rounded(shape, shape.c + 2, 2, DType::BF16, 7);
+    for (std::size_t i = 0; i < source.bytes.size() / size_of(DType::F32); ++i)
+      source.put(i, golden_uniform(6, i) - 0.5f);
+    cpu::assemble(source.view, {}, rounded.view);
+    for_each_element(shape, [&](int n, int y, int x, int c) {
+      CHECK(rounded.at(n, y, x, c) == float_from_bf16(bf16_from_float(source.at(n, y, x, c))));
+    });
+    cpu::assemble(rounded.view, {}, source.view);
+    for_each_element(shape,
+                     [&](int n, int y, int x, int c) { CHECK(source.at(n, y, x, c) == rounded.at(n, y, x, c)); });
+  }
 }
 
 TEST_CASE("casting keeps the pixels, and Focus goes down before it goes right") {

@@ -25,9 +25,9 @@ class Lowering {
     const int end = static_cast<int>(graph.nodes.size());
     for (int i = 0; i < end; ++i)
       for (const ValueId id : operands(graph.nodes[static_cast<std::size_t>(i)])) view_of(id).last_reader = i;
-    if (options.keep_features)
-      for (const auto& features : {graph.backbone, graph.neck})
-        for (const ValueId id : features) view_of(id).last_reader = end;
+    if (options.keep_values)
+      for (ValueId id = 0; id < static_cast<ValueId>(graph.values.size()); ++id)
+        if (id != graph.input) view_of(id).last_reader = end;
     // The head's decoder reads slices, so the buffers are its views: one tensor where a pass has merged cls and reg.
     for (const HeadLevel& level : graph.head)
       for (const ValueId id : {level.cls, level.reg}) buffer_view(id).last_reader = end;
@@ -42,6 +42,7 @@ class Lowering {
         case Op::SppPool: simple(StepKind::SppPool, read(node.inputs[0])); break;
         case Op::Upsample: simple(StepKind::Upsample, read(node.inputs[0])); break;
         case Op::Conv: conv(node); break;
+        case Op::Convert: convert(node); break;
         default:
           throw Error("graph node {} ({}) cannot run in a CPU plan, expected an optimized graph", node.name,
                       name_of(node.op));
@@ -145,14 +146,44 @@ class Lowering {
     add_step(StepKind::Assemble).assemblies = std::move(parts);
   }
 
+  void convert(const Node& node) {
+    const Value& output = graph_.value(node.output);
+    Destinations to = destinations(output);
+    if (to.exact != nullptr) to.others.push_back(to.exact);
+    assemble(output, to.others, read(node.inputs[0]).tensor, kNone);
+  }
+
+  // The residual in the size and type of `target`.
+  void carry(TensorId residual, TensorId target) {
+    if (plan_.tensor(residual).shape == plan_.tensor(target).shape) {
+      add_step(StepKind::Assemble).assemblies = {{whole(residual), {}, whole(target)}};
+      return;
+    }
+    Step& step = add_step(StepKind::Upsample);
+    step.source = whole(residual);
+    step.target = whole(target);
+  }
+
   void conv(const Node& node) {
     const Value& output = graph_.value(node.output);
     const Slice source = read(node.inputs[0]);
     Destinations to = destinations(output);
+    if (node.residual == kNone) {
+      const TensorId target = dense_target(to, output);
+      convolve(source, target, false);
+      assemble(output, to.others, target, kNone);
+      return;
+    }
 
-    if (node.residual != kNone && !node.residual_first) {
+    const View& view = view_of(node.residual);
+    TensorId residual = view.tensor;
+    const bool fits = plan_.tensor(residual).shape == output.shape && plan_.tensor(residual).dtype == dtype_of(output);
+    if (!node.residual_first) {
       // oneDNN would need a slower kernel to add after the activation; carrying the channels is needed anyway.
-      const TensorId residual = read(node.residual).tensor;
+      if (!fits) {
+        residual = new_tensor(graph_.value(node.residual).name, output.shape, dtype_of(output));
+        carry(view.tensor, residual);
+      }
       const TensorId result = new_tensor(node.name, output.shape, dtype_of(output));
       convolve(source, result, false);
       if (to.exact != nullptr) to.others.push_back(to.exact);
@@ -160,28 +191,15 @@ class Lowering {
       return;
     }
 
-    TensorId target = kNone;
-    if (node.residual != kNone) {
-      const View& residual = view_of(node.residual);
-      const bool up = graph_.value(node.residual).shape.h != output.shape.h;
-      // The last reader of a residual may overwrite it with the sum.
-      if (!up && residual.last_reader == position_ && residual.tensor != source.tensor) {
-        target = residual.tensor;
-        if (to.exact != nullptr) to.exact->tensor = target;
-      } else {
-        target = dense_target(to, output);
-        if (up) {
-          Step& step = add_step(StepKind::Upsample);
-          step.source = whole(residual.tensor);
-          step.target = whole(target);
-        } else {
-          add_step(StepKind::Assemble).assemblies = {{whole(residual.tensor), {}, whole(target)}};
-        }
-      }
+    TensorId target = residual;
+    // The last reader of a residual may overwrite it with the sum.
+    if (fits && view.last_reader == position_ && residual != source.tensor) {
+      if (to.exact != nullptr) to.exact->tensor = target;
     } else {
       target = dense_target(to, output);
+      carry(residual, target);
     }
-    convolve(source, target, node.residual != kNone);
+    convolve(source, target, true);
     assemble(output, to.others, target, kNone);
   }
 
@@ -221,10 +239,10 @@ class Lowering {
         return Slice{buffer_view(id).tensor, graph_.value(id).channel_offset, graph_.value(id).shape.c};
       };
       plan_.head[level] = {slice(graph_.head[level].cls), slice(graph_.head[level].reg)};
-      if (!options_.keep_features) continue;
-      plan_.backbone[level] = view_of(graph_.backbone[level]).tensor;
-      plan_.neck[level] = view_of(graph_.neck[level]).tensor;
     }
+    if (!options_.keep_values) return;
+    for (ValueId id = 0; id < static_cast<ValueId>(graph_.values.size()); ++id)
+      plan_.values.push_back(id == graph_.input ? kNone : view_of(id).tensor);
   }
 
   const Graph& graph_;

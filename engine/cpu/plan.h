@@ -39,8 +39,8 @@ enum class StepKind : std::uint8_t {
   Cast,      // graph input → target
   Conv,      // source → target; `accumulate`: the target holds the residual, which is added before the activation
   SppPool,   // source → target
-  Upsample,  // source → target, nearest ×2
-  Assemble,  // target_i = source channels (+ residual channels)
+  Upsample,  // source → target, nearest ×2, in the target's type
+  Assemble,  // target_i = source channels (+ residual channels), in the target's type; conversions are such steps, too
 };
 
 struct Assembly {
@@ -64,15 +64,15 @@ struct Plan {
   std::vector<Tensor> tensors;
   std::vector<Step> steps;
   std::array<HeadSlices, 3> head;
-  std::array<TensorId, 3> backbone{kNone, kNone, kNone}, neck{kNone, kNone, kNone};  // with keep_features
+  std::vector<TensorId> values;  // with keep_values: by ValueId, what holds exactly that; kNone for the images
   ArenaLayout arena;
 
   const Tensor& tensor(TensorId id) const { return tensors[static_cast<std::size_t>(id)]; }
 };
 
 struct PlanOptions {
-  DType activations = DType::F32;  // or BF16; the head's outputs are F32 in any case
-  bool keep_features = false;      // backbone and neck outputs stay readable after the run, for tests
+  DType activations = DType::F32;  // or BF16; values of Content::Float32 are F32 in any case
+  bool keep_values = false;        // all values stay readable after the run, for tests and tools
 };
 
 // Lowers an optimized graph (no Concat, Add, Activate, MaxPool or SpaceToDepth left; throws Error otherwise). Tensors

@@ -30,6 +30,12 @@ void with_type(DType dtype, Function function) {
     function(float{});
 }
 
+// With one of the target's and one of the source's.
+template <typename Function>
+void with_types(DType target, DType source, Function function) {
+  with_type(target, [&](auto to) { with_type(source, [&](auto from) { function(to, from); }); });
+}
+
 // Every pixel value as an activation; both types hold 0..255 exactly.
 template <typename T>
 std::array<T, 256> pixel_values() {
@@ -41,6 +47,21 @@ std::array<T, 256> pixel_values() {
       values[static_cast<std::size_t>(i)] = {bf16_from_float(static_cast<float>(i))};
   }
   return values;
+}
+
+template <typename T>
+void copy(T* target, const T* source, int n) {
+  std::memcpy(target, source, static_cast<std::size_t>(n) * sizeof(T));
+}
+
+DAMOYOLO_SIMD void copy(float* target, const Bf16* source, int n) {
+#pragma omp simd
+  for (int i = 0; i < n; ++i) target[i] = float_from_bf16(source[i].bits);
+}
+
+DAMOYOLO_SIMD void copy(Bf16* target, const float* source, int n) {
+#pragma omp simd
+  for (int i = 0; i < n; ++i) target[i].bits = bf16_from_float(source[i]);
 }
 
 DAMOYOLO_SIMD void add(float* target, const float* a, const float* b, int n) {
@@ -124,14 +145,14 @@ void cast(const std::uint8_t* images, const Channels& target, bool space_to_dept
 
 void upsample(const Channels& source, const Channels& target) {
   const Shape out = target.shape;
-  const std::size_t bytes = static_cast<std::size_t>(out.c) * size_of(target.dtype);
-  with_type(target.dtype, [&](auto zero) {
-    using T = decltype(zero);
+  with_types(target.dtype, source.dtype, [&](auto to, auto from) {
+    using T = decltype(to);
+    using S = decltype(from);
 #pragma omp parallel for schedule(static)
     for (std::int64_t row = 0; row < std::int64_t{out.n} * out.h; ++row) {
       const std::int64_t source_row = row / out.h * source.shape.h + row % out.h / 2;
       for (int x = 0; x < out.w; ++x)
-        std::memcpy(pixel<T>(target, row * out.w + x), pixel<T>(source, source_row * source.shape.w + x / 2), bytes);
+        copy(pixel<T>(target, row * out.w + x), pixel<const S>(source, source_row * source.shape.w + x / 2), out.c);
     }
   });
 }
@@ -164,19 +185,21 @@ void spp_pool(const Channels& source, const Channels& target) {
 
 void assemble(const Channels& source, const Channels& residual, const Channels& target) {
   const int channels = target.shape.c;
+  if (residual.data == nullptr) {
+    with_types(target.dtype, source.dtype, [&](auto to, auto from) {
+      using T = decltype(to);
+      using S = decltype(from);
+#pragma omp parallel for schedule(static)
+      for (std::int64_t i = 0; i < target.shape.pixels(); ++i)
+        copy(pixel<T>(target, i), pixel<const S>(source, i), channels);
+    });
+    return;
+  }
   with_type(target.dtype, [&](auto zero) {
     using T = decltype(zero);
 #pragma omp parallel for schedule(static)
-    for (std::int64_t i = 0; i < target.shape.pixels(); ++i) {
-      const T* from = pixel<T>(source, i);
-      T* into = pixel<T>(target, i);
-      if (residual.data == nullptr) {
-        std::memcpy(into, from, static_cast<std::size_t>(channels) * sizeof(T));
-        continue;
-      }
-      const T* added = pixel<T>(residual, i);
-      add(into, from, added, channels);
-    }
+    for (std::int64_t i = 0; i < target.shape.pixels(); ++i)
+      add(pixel<T>(target, i), pixel<const T>(source, i), pixel<const T>(residual, i), channels);
   });
 }
 
