@@ -8,6 +8,7 @@
 
 #include "engine/core/image.h"
 #include "engine/detection.h"
+#include "engine/profile.h"
 
 namespace damoyolo {
 
@@ -45,6 +46,18 @@ class Backend {
 
   // The plan for one batch size, as text.
   virtual std::string plan_text(int batch) = 0;
+
+  // Every step of the plan for one batch size, in order, timed by itself while nothing else runs, on noise. The least
+  // mean over the repetitions on a GPU, back to back with itself; the least time on a CPU, one after another.
+  virtual std::vector<StepTime> profile(const ProfileOptions& options) = 0;
+
+  // `runs` times from images of the network's size, where the network reads them, to boxes where it leaves them: on a
+  // GPU by its own clock and without the copies. The first run is not counted.
+  virtual RunTimes time_network(int batch, int runs) = 0;
+
+  // Memory that plans and weights take. On a GPU all that the driver counts since the device was opened, the
+  // libraries' share included, and what others take there meanwhile.
+  virtual std::int64_t memory_bytes() const = 0;
 };
 
 }  // namespace damoyolo

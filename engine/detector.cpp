@@ -20,6 +20,10 @@ void warm_up(Backend& backend, int batch) {
   backend.detect(images, {}, nullptr);
 }
 
+void require_positive(int batch, int runs) {
+  if (batch < 1 || runs < 1) throw Error("{} runs of a batch of {} were asked for, expected at least 1", runs, batch);
+}
+
 std::unique_ptr<Backend> make_backend(const WeightsFile& weights, const DeviceChoice& device,
                                       const DetectorOptions& options) {
 #ifdef DAMOYOLO_CUDA
@@ -58,5 +62,15 @@ RawOutput Detector::forward(std::span<const std::uint8_t> images, int count, int
 }
 
 std::string Detector::plan_text(int batch) { return backend_->plan_text(batch); }
+
+std::vector<StepTime> Detector::profile(const ProfileOptions& options) {
+  require_positive(options.batch, options.repetitions);
+  return backend_->profile(options);
+}
+
+RunTimes Detector::time_network(int batch, int runs) {
+  require_positive(batch, runs);
+  return backend_->time_network(batch, runs);
+}
 
 }  // namespace damoyolo

@@ -43,6 +43,11 @@ class Detector {
   RawOutput forward(std::span<const std::uint8_t> images, int count, int height, int width);
   std::string plan_text(int batch);
 
+  // For benchmarks: see Backend. Throw Error for a batch or a number of runs below 1.
+  std::vector<StepTime> profile(const ProfileOptions& options = {});
+  RunTimes time_network(int batch, int runs);
+  std::int64_t memory_bytes() const { return backend_->memory_bytes(); }
+
   const WeightsFile& weights() const { return *weights_; }
   const ModelSpec& model() const { return weights_->model(); }
   const DeviceChoice& device() const { return device_; }

@@ -10,6 +10,8 @@
 #include <nlohmann/json.hpp>
 
 #include "engine/core/error.h"
+#include "engine/model/build.h"
+#include "engine/passes/passes.h"
 #include "loader/coco_annotations.h"
 #include "loader/coco_eval.h"
 #include "loader/image.h"
@@ -297,6 +299,40 @@ TEST_CASE("images of extreme shapes are handled") {
     }
   }
   CHECK(detector.detect(std::span<const ImageView>{}, kEvaluation).empty());
+}
+
+TEST_CASE("the time of a network is told step by step and run by run") {
+  Detector detector(kDemo, {.device = "cpu", .precision = Precision::Fp32});
+  CHECK(detector.memory_bytes() == 0);
+  const std::vector<StepTime> steps = detector.profile({.batch = 2, .repetitions = 1});
+  Graph graph = build_model(detector.model(), 2, 256, 256).graph;
+  optimize(graph);
+  std::int64_t expected = 0, counted = 0;
+  for (const Node& node : graph.nodes) expected += flops(graph, node);
+  std::size_t convolutions = 0;
+  for (const StepTime& step : steps) {
+    CAPTURE(step.node);
+    counted += step.flops;
+    convolutions += step.operation == "conv";
+    CHECK(step.seconds > 0);
+    CHECK(step.bytes > 0);
+    CHECK(step.out.n == 2);
+    CHECK_FALSE(step.kernel.empty());
+    CHECK((step.operation == "conv") == (step.flops > 0));
+  }
+  CHECK(counted == expected);
+  CHECK(convolutions > 50);
+  CHECK(steps.front().in == Shape{2, 256, 256, 3});
+  // fp32 weights, and pictures on their way.
+  CHECK(detector.memory_bytes() > (4 << 20));
+  CHECK(detector.memory_bytes() < (400 << 20));
+
+  const RunTimes times = detector.time_network(1, 3);
+  CHECK(times.alone.size() == 3);
+  CHECK(times.back_to_back.size() == 3);
+  for (const double seconds : times.alone) CHECK(seconds > 0);
+  CHECK_THROWS_AS(detector.time_network(0, 3), Error);
+  CHECK_THROWS_AS(detector.profile({.batch = 1, .repetitions = 0}), Error);
 }
 
 TEST_CASE("what cannot be had is refused with a reason") {

@@ -67,6 +67,36 @@ class CpuBackend : public Backend {
     return network_for(batch, model.input_height, model.input_width).plan_text();
   }
 
+  std::vector<StepTime> profile(const ProfileOptions& options) override {
+    const ModelSpec& model = weights_.model();
+    Network& network = network_for(options.batch, model.input_height, model.input_width);
+    return network.profile(noise(pixel_bytes(options.batch)), options.repetitions);
+  }
+
+  RunTimes time_network(int batch, int runs) override {
+    const ModelSpec& model = weights_.model();
+    Network& network = network_for(batch, model.input_height, model.input_width);
+    const ThreadCount threads(options_.threads);
+    const std::vector<std::uint8_t> pixels = noise(pixel_bytes(batch));
+    RunTimes times;
+    for (int run = 0; run <= runs; ++run) {
+      double seconds = 0;
+      Stopwatch watch;
+      network.run(pixels);
+      for (int image = 0; image < batch; ++image) boxes_of(network, image, {});
+      watch.lap(seconds);
+      if (run > 0) times.alone.push_back(seconds);
+    }
+    times.back_to_back = times.alone;  // one run is over when the next is called
+    return times;
+  }
+
+  std::int64_t memory_bytes() const override {
+    std::int64_t bytes = static_cast<std::int64_t>(pixels_.size());
+    for (const Built& built : networks_) bytes += built.network.memory_bytes();
+    return bytes;
+  }
+
  private:
   struct Built {
     int batch, height, width;
@@ -111,14 +141,22 @@ class CpuBackend : public Backend {
     network.run(pixels_);
     watch.lap(times.network);
 
-    const HeadMaps maps = network.head(model.head.classes, model.head.reg_max);
-    for (std::size_t i = 0; i < images.size(); ++i) {
-      auto kept = non_maximum_suppression(
-          find_candidates(maps, static_cast<int>(i), parameters.confidence, parameters.class_filter), parameters.iou,
-          std::min(parameters.max_detections, kMaxDetections));
-      results.push_back(in_image_pixels(kept, images[i]));
-    }
+    for (std::size_t i = 0; i < images.size(); ++i)
+      results.push_back(in_image_pixels(boxes_of(network, static_cast<int>(i), parameters), images[i]));
     watch.lap(times.postprocess);
+  }
+
+  // In network pixels.
+  std::vector<Candidate> boxes_of(const Network& network, int image, const DetectParameters& parameters) const {
+    const HeadMaps maps = network.head(weights_.model().head.classes, weights_.model().head.reg_max);
+    return non_maximum_suppression(find_candidates(maps, image, parameters.confidence, parameters.class_filter),
+                                   parameters.iou, std::min(parameters.max_detections, kMaxDetections));
+  }
+
+  std::size_t pixel_bytes(int batch) const {
+    const ModelSpec& model = weights_.model();
+    return static_cast<std::size_t>(batch) * static_cast<std::size_t>(model.input_width) *
+           static_cast<std::size_t>(model.input_height) * 3;
   }
 
   std::vector<Detection> in_image_pixels(const std::vector<Candidate>& candidates, const ImageView& image) const {

@@ -27,6 +27,7 @@ class Convolution {
   Convolution(const dnnl::engine& engine, const ConvolutionShape& shape, const ConvWeights& weights);
 
   std::size_t scratchpad_bytes() const { return description_.scratchpad_desc().get_size(); }
+  std::size_t weight_bytes() const { return description_.weights_desc().get_size(); }
   std::string implementation() const { return description_.impl_info_str(); }
 
   // Where the tensors lie from now on; they must outlive the object's use.

@@ -86,6 +86,55 @@ struct Network::State {
     }
   }
 
+  std::string kernel_name(std::size_t position) const {
+    switch (plan.steps[position].kind) {
+      case StepKind::Cast: return "cast";
+      case StepKind::Conv: return convolutions[position]->implementation();
+      case StepKind::SppPool: return "spp_pool";
+      case StepKind::Upsample: return "upsample";
+      case StepKind::Assemble: return "assemble";
+    }
+    return {};
+  }
+
+  Shape shape_of(const Slice& slice) const {
+    if (slice.tensor == kNone) return {};
+    Shape shape = plan.tensor(slice.tensor).shape;
+    shape.c = slice.channels;
+    return shape;
+  }
+
+  std::int64_t bytes_of(const Slice& slice) const {
+    if (slice.tensor == kNone) return 0;
+    return shape_of(slice).elements() * static_cast<std::int64_t>(size_of(plan.tensor(slice.tensor).dtype));
+  }
+
+  // All about a step but its time.
+  StepTime describe(std::size_t position) const {
+    const Step& step = plan.steps[position];
+    const Node& node = graph.nodes[static_cast<std::size_t>(step.node)];
+    const bool convolution = step.kind == StepKind::Conv;
+    StepTime result;
+    result.node = node.name;
+    result.kernel = kernel_name(position);
+    result.operation = convolution ? "conv" : result.kernel;
+    result.in = step.kind == StepKind::Cast ? graph.value(graph.input).shape : shape_of(step.source);
+    result.out = shape_of(step.target);
+    result.bytes = bytes_of(step.source) + bytes_of(step.target) * (step.accumulate ? 2 : 1);
+    if (step.kind == StepKind::Cast) result.bytes += result.in.elements();
+    for (const Assembly& part : step.assemblies) {
+      result.out = shape_of(part.target);
+      result.bytes += bytes_of(part.source) + bytes_of(part.residual) + bytes_of(part.target);
+    }
+    if (!convolution) return result;
+    result.kernel_size = node.kernel;
+    result.stride = node.stride;
+    result.groups = node.groups;
+    result.flops = flops(graph, node);
+    result.bytes += static_cast<std::int64_t>(convolutions[position]->weight_bytes());
+    return result;
+  }
+
   // NaN over everything whose last step this was, so that a read after the end of a lifetime shows in the result.
   void poison_after(std::size_t position) {
     for (std::size_t id = 0; id < plan.tensors.size(); ++id)
@@ -178,17 +227,13 @@ std::string Network::plan_text() const {
     const Node& node = graph().nodes[static_cast<std::size_t>(step.node)];
     if (step.kind == StepKind::Assemble) {
       for (const Assembly& part : step.assemblies)
-        text += fmt::format("{:4} {:<34} {:<44} {} <- {}{}\n", i, "assemble", node.name, slice_text(part.target),
-                            slice_text(part.source),
+        text += fmt::format("{:4} {:<34} {:<44} {} <- {}{}\n", i, state_->kernel_name(i), node.name,
+                            slice_text(part.target), slice_text(part.source),
                             part.residual.tensor == kNone ? "" : " + " + slice_text(part.residual));
       continue;
     }
-    const std::string kernel = step.kind == StepKind::Conv      ? state_->convolutions[i]->implementation()
-                               : step.kind == StepKind::Cast    ? "cast"
-                               : step.kind == StepKind::SppPool ? "spp_pool"
-                                                                : "upsample";
-    text += fmt::format("{:4} {:<34} {:<44} {} <{} {}\n", i, kernel, node.name, slice_text(step.target),
-                        step.accumulate ? "+" : "-", slice_text(step.source));
+    text += fmt::format("{:4} {:<34} {:<44} {} <{} {}\n", i, state_->kernel_name(i), node.name,
+                        slice_text(step.target), step.accumulate ? "+" : "-", slice_text(step.source));
   }
   text += "tensors: offset, bytes, steps\n";
   for (std::size_t i = 0; i < plan().tensors.size(); ++i) {
@@ -203,19 +248,30 @@ std::string Network::plan_text() const {
   return text;
 }
 
-std::vector<double> Network::profile(std::span<const std::uint8_t> images, int repetitions) {
+std::vector<StepTime> Network::profile(std::span<const std::uint8_t> images, int repetitions) {
   using Clock = std::chrono::steady_clock;
   State& state = *state_;
   state.check_length(images);
   const ThreadCount threads(state.options.threads);
-  std::vector<double> least(state.plan.steps.size(), std::numeric_limits<double>::infinity());
+  std::vector<StepTime> times;
+  for (std::size_t i = 0; i < state.plan.steps.size(); ++i) {
+    times.push_back(state.describe(i));
+    times.back().seconds = std::numeric_limits<double>::infinity();
+  }
   for (int repetition = 0; repetition < repetitions; ++repetition)
-    for (std::size_t i = 0; i < least.size(); ++i) {
+    for (std::size_t i = 0; i < times.size(); ++i) {
       const auto begin = Clock::now();
       state.run_step(i, images.data());
-      least[i] = std::min(least[i], std::chrono::duration<double>(Clock::now() - begin).count());
+      times[i].seconds = std::min(times[i].seconds, std::chrono::duration<double>(Clock::now() - begin).count());
     }
-  return least;
+  return times;
+}
+
+std::int64_t Network::memory_bytes() const {
+  std::int64_t bytes = plan().arena.bytes;
+  for (const auto& convolution : state_->convolutions)
+    if (convolution != nullptr) bytes += static_cast<std::int64_t>(convolution->weight_bytes());
+  return bytes;
 }
 
 }  // namespace damoyolo::cpu

@@ -10,6 +10,7 @@
 #include "engine/conv_weights.h"
 #include "engine/cpu/plan.h"
 #include "engine/decode.h"
+#include "engine/profile.h"
 
 namespace damoyolo::cpu {
 
@@ -41,8 +42,10 @@ class Network {
   // One line per step (kernel, tensors, arena offsets), then totals.
   std::string plan_text() const;
 
-  // Runs `repetitions` times and returns the least time of every step, in seconds.
-  std::vector<double> profile(std::span<const std::uint8_t> images, int repetitions);
+  // Runs `repetitions` times; every step takes the least of its times.
+  std::vector<StepTime> profile(std::span<const std::uint8_t> images, int repetitions);
+
+  std::int64_t memory_bytes() const;  // the arena and the packed weights
 
  private:
   struct State;

@@ -145,6 +145,27 @@ class CudaBackend : public Backend {
     return network_for({Task::Detect, batch_bucket(batch), model.input_height, model.input_width}).plan_text();
   }
 
+  std::vector<StepTime> profile(const ProfileOptions& options) override {
+    CandidateSource asked;
+    if (!options.compare.empty())
+      asked = [&](const ConvProblem& problem) {
+        std::vector<ConvCandidate> candidates = environment_.candidates(problem);
+        std::erase_if(candidates, [&](const ConvCandidate& candidate) {
+          return std::ranges::none_of(options.compare,
+                                      [&](const std::string& begin) { return candidate.name.starts_with(begin); });
+        });
+        return candidates;
+      };
+    return network_with_noise(options.batch).profile(options.repetitions, lookup(), asked);
+  }
+
+  RunTimes time_network(int batch, int runs) override { return network_with_noise(batch).time(runs); }
+
+  std::int64_t memory_bytes() const override {
+    runtime_.make_current();
+    return runtime_.used_bytes();
+  }
+
  private:
   struct Key {
     Task task;
@@ -157,6 +178,27 @@ class CudaBackend : public Backend {
   };
 
   std::size_t images_together() const { return static_cast<std::size_t>(std::min(limit_, options_.max_batch)); }
+
+  TensorLookup lookup() const {
+    return [this](std::string_view name) -> const TensorView& { return weights_.tensor(name); };
+  }
+
+  // The network for a number of images, which have been copied to the device and run once. They are there until the
+  // next call of detect().
+  Network& network_with_noise(int batch) {
+    if (batch > kLargestBatch)
+      throw Error("a batch of {} was asked for, expected at most {} on a GPU", batch, kLargestBatch);
+    runtime_.make_current();
+    drain();
+    const ModelSpec& model = weights_.model();
+    const std::vector<std::uint8_t> pixels =
+        noise(static_cast<std::size_t>(model.input_width) * static_cast<std::size_t>(model.input_height) * 3);
+    const std::vector<ImageView> images(static_cast<std::size_t>(batch_bucket(batch)),
+                                        {model.input_width, model.input_height, pixels.data()});
+    begin(slots_[0], images, {});
+    drain();
+    return *networks_.front().network;
+  }
 
   // Plans are made at first use; the ones used last are kept.
   Network& network_for(const Key& key) {
@@ -183,14 +225,13 @@ class CudaBackend : public Backend {
     options.max_candidates = environment_.max_candidates;
     std::array<StreamHandle, kMaxStreams> streams;
     std::transform(streams_.begin(), streams_.end(), streams.begin(), [](const auto& stream) { return stream.get(); });
-    const auto lookup = [&](std::string_view name) -> const TensorView& { return weights_.tensor(name); };
 
     if (options_.mode != Mode::MaxAutotune) {
       const KernelChooser choose = [&](const std::string& node, const ConvProblem& problem,
                                        const ConvWeights& weights) {
         return predicted_best(node, environment_.candidates(problem), weights);
       };
-      return std::make_unique<Network>(runtime_, streams, std::move(graph), weights_.model().head, lookup, choose,
+      return std::make_unique<Network>(runtime_, streams, std::move(graph), weights_.model().head, lookup(), choose,
                                        options);
     }
     const PlanKey plan_key = plan_key_of(key);
@@ -204,8 +245,8 @@ class CudaBackend : public Backend {
       chosen[node] = kernel->name();
       return kernel;
     };
-    auto network =
-        std::make_unique<Network>(runtime_, streams, std::move(graph), weights_.model().head, lookup, choose, options);
+    auto network = std::make_unique<Network>(runtime_, streams, std::move(graph), weights_.model().head, lookup(),
+                                             choose, options);
     if (chosen != known) store_choices(environment_.cache_folder, plan_key, chosen);
     return network;
   }

@@ -17,7 +17,10 @@ void check(cudaError_t result, const char* call) {
 
 class DeviceRuntime : public Runtime {
  public:
-  explicit DeviceRuntime(int device) : device_(device) { make_current(); }
+  explicit DeviceRuntime(int device) : device_(device) {
+    make_current();
+    free_at_first_ = free_bytes();
+  }
 
   void make_current() override { check(cudaSetDevice(device_), "cudaSetDevice"); }
 
@@ -39,6 +42,8 @@ class DeviceRuntime : public Runtime {
     return static_cast<std::byte*>(memory);
   }
   void release_pinned(std::byte* memory) noexcept override { cudaFreeHost(memory); }
+
+  std::int64_t used_bytes() override { return free_at_first_ - free_bytes(); }
 
   StreamHandle create_stream() override {
     StreamHandle stream = nullptr;
@@ -99,7 +104,14 @@ class DeviceRuntime : public Runtime {
   void destroy(GraphHandle graph) noexcept override { cudaGraphExecDestroy(graph); }
 
  private:
+  static std::int64_t free_bytes() {
+    std::size_t free = 0, total = 0;
+    check(cudaMemGetInfo(&free, &total), "cudaMemGetInfo");
+    return static_cast<std::int64_t>(free);
+  }
+
   const int device_;
+  std::int64_t free_at_first_ = 0;
 };
 
 std::string version_text(int version) { return fmt::format("{}.{}", version / 1000, version % 1000 / 10); }

@@ -4,9 +4,11 @@
 
 #include <algorithm>
 #include <bit>
+#include <limits>
 #include <utility>
 
 #include "engine/core/error.h"
+#include "engine/cuda/conv_timing.h"
 #include "engine/cuda/schedule.h"
 #include "engine/detection.h"
 #include "kernels/head_decode.h"
@@ -72,11 +74,8 @@ Network::Network(Runtime& runtime, std::span<const StreamHandle> streams, Graph 
   for (std::size_t i = 0; i < plan_.steps.size(); ++i) {
     const Step& step = plan_.steps[i];
     if (step.kind != StepKind::Conv) continue;
-    const Node& node = graph_.nodes[static_cast<std::size_t>(step.node)];
-    const Shape in = graph_.value(node.inputs[0]).shape;
-    convolutions_[i] = choose_kernel(node.name, problem_of(step),
-                                     with_input_channels(gather_weights(node, lookup), in.c / node.groups,
-                                                         step.in.shape.c / node.groups, node.kernel * node.kernel));
+    const std::string& node = graph_.nodes[static_cast<std::size_t>(step.node)].name;
+    convolutions_[i] = choose_kernel(node, problem_of(step), weights_of(step, lookup));
     add_workspace(plan_, i, static_cast<std::int64_t>(convolutions_[i]->workspace_bytes()));
   }
   std::size_t input_bytes = static_cast<std::size_t>(image.elements()), output_bytes = 0;
@@ -139,11 +138,7 @@ void Network::enqueue_step(std::size_t position, StreamHandle stream) {
         kernels::launch_cast(reinterpret_cast<const std::uint8_t*>(input_.data()), tensor(step.out), layout, {stream});
       break;
     }
-    case StepKind::Conv: {
-      void* workspace = step.workspace == kNone ? nullptr : memory_.get() + plan_.region(step.workspace).offset;
-      convolutions_[position]->run({address(step.in), address(step.out), address(step.residual), workspace}, {stream});
-      break;
-    }
+    case StepKind::Conv: convolutions_[position]->run(pointers_of(step), {stream}); break;
     case StepKind::SppPool: kernels::launch_spp_pool(tensor(step.in), tensor(step.out), {stream}); break;
     case StepKind::Upsample:
       kernels::launch_upsample(tensor(step.in), {}, tensor(step.out), Activation::None, {stream});
@@ -185,6 +180,17 @@ void* Network::address(const View& view) const {
          static_cast<std::size_t>(view.channel_offset) * size_of(view.type);
 }
 
+ConvPointers Network::pointers_of(const Step& step) const {
+  void* workspace = step.workspace == kNone ? nullptr : memory_.get() + plan_.region(step.workspace).offset;
+  return {address(step.in), address(step.out), address(step.residual), workspace};
+}
+
+ConvWeights Network::weights_of(const Step& step, const TensorLookup& lookup) const {
+  const Node& node = graph_.nodes[static_cast<std::size_t>(step.node)];
+  return with_input_channels(gather_weights(node, lookup), graph_.value(node.inputs[0]).shape.c / node.groups,
+                             step.in.shape.c / node.groups, node.kernel * node.kernel);
+}
+
 kernels::TensorView Network::tensor(const View& view) const {
   return {memory_.get() + plan_.region(view.region).offset,
           view.type,
@@ -223,18 +229,114 @@ ConvProblem Network::problem_of(const Step& step) const {
   return problem;
 }
 
+std::string Network::kernel_name(std::size_t position) const {
+  const bool detect = options_.task == Task::Detect;
+  switch (plan_.steps[position].kind) {
+    case StepKind::Pixels: return detect ? "preprocess" : "cast";
+    case StepKind::Conv: return convolutions_[position]->name();
+    case StepKind::SppPool: return "spp_pool";
+    case StepKind::Upsample: return "upsample";
+    case StepKind::Finish: return detect ? "candidates, nms" : "head_decode";
+  }
+  return {};
+}
+
+StepTime Network::describe(std::size_t position) const {
+  const Step& step = plan_.steps[position];
+  StepTime result;
+  result.kernel = kernel_name(position);
+  result.operation = step.kind == StepKind::Conv ? "conv" : result.kernel;
+  result.stream = step.stream;
+  result.in = step.in.shape;
+  result.out = step.out.shape;
+  result.bytes = bytes_moved(step, graph_);
+  if (step.kind == StepKind::Finish) {
+    result.node = "results";
+    for (const HeadViews& level : plan_.head)
+      result.bytes += level.cls.shape.elements() * static_cast<std::int64_t>(sizeof(float));
+    return result;
+  }
+  const Node& node = graph_.nodes[static_cast<std::size_t>(step.node)];
+  result.node = node.name;
+  if (step.kind == StepKind::Pixels) {
+    result.in = graph_.value(graph_.input).shape;
+    result.bytes += result.in.elements();
+  }
+  if (step.kind != StepKind::Conv) return result;
+  result.kernel_size = node.kernel;
+  result.stride = node.stride;
+  result.groups = node.groups;
+  result.flops = flops(graph_, node);
+  return result;
+}
+
+double Network::seconds_of(int repetitions, const std::function<void(StreamHandle)>& enqueue) {
+  constexpr int kRounds = 3;
+  const StreamHandle stream = streams_[0];
+  enqueue(stream);  // loads what a capture would not
+  runtime_.synchronize(stream);
+  const auto graph = capture_graph(runtime_, stream, [&] {
+    for (int i = 0; i < repetitions; ++i) enqueue(stream);
+  });
+  const auto begin = make_event(runtime_, true), end = make_event(runtime_, true);
+  double least = std::numeric_limits<double>::infinity();
+  for (int round = 0; round < kRounds; ++round) {
+    runtime_.record(begin.get(), stream);
+    runtime_.launch(graph.get(), stream);
+    runtime_.record(end.get(), stream);
+    runtime_.synchronize(end.get());
+    least = std::min(least, runtime_.seconds_between(begin.get(), end.get()) / repetitions);
+  }
+  return least;
+}
+
+std::vector<StepTime> Network::profile(int repetitions, const TensorLookup& lookup,
+                                       const CandidateSource& candidates) {
+  std::vector<StepTime> times;
+  for (std::size_t i = 0; i < plan_.steps.size(); ++i) {
+    const Step& step = plan_.steps[i];
+    StepTime time = describe(i);
+    time.seconds = seconds_of(repetitions, [&](StreamHandle stream) { enqueue_step(i, stream); });
+    if (step.kind == StepKind::Conv && candidates) {
+      const ConvProblem problem = problem_of(step);
+      for (const CandidateTime& candidate :
+           time_candidates(runtime_, streams_[0], problem, candidates(problem), weights_of(step, lookup)))
+        if (candidate.error.empty()) time.candidates.push_back({candidate.name, candidate.seconds});
+      std::ranges::stable_sort(time.candidates, {}, &KernelTime::seconds);
+    }
+    times.push_back(std::move(time));
+  }
+  return times;
+}
+
+RunTimes Network::time(int runs) {
+  const StreamHandle stream = streams_[0];
+  std::vector<Owned<CUevent_st>> ends;
+  for (int i = 0; i <= runs; ++i) ends.push_back(make_event(runtime_, true));
+  run();
+  runtime_.synchronize(stream);
+  RunTimes times;
+  for (int i = 0; i < runs; ++i) {
+    runtime_.record(ends[0].get(), stream);
+    run();
+    runtime_.record(ends[1].get(), stream);
+    runtime_.synchronize(ends[1].get());
+    times.alone.push_back(runtime_.seconds_between(ends[0].get(), ends[1].get()));
+  }
+  runtime_.record(ends[0].get(), stream);
+  for (std::size_t i = 1; i < ends.size(); ++i) {
+    run();
+    runtime_.record(ends[i].get(), stream);
+  }
+  runtime_.synchronize(ends.back().get());
+  for (std::size_t i = 1; i < ends.size(); ++i)
+    times.back_to_back.push_back(runtime_.seconds_between(ends[i - 1].get(), ends[i].get()));
+  return times;
+}
+
 std::string Network::plan_text() const {
   std::vector<std::string> names;
-  for (std::size_t i = 0; i < plan_.steps.size(); ++i) {
-    const bool detect = options_.task == Task::Detect;
-    switch (plan_.steps[i].kind) {
-      case StepKind::Pixels: names.emplace_back(detect ? "preprocess" : "cast"); break;
-      case StepKind::Conv: names.push_back(convolutions_[i]->name()); break;
-      case StepKind::SppPool: names.emplace_back("spp_pool"); break;
-      case StepKind::Upsample: names.emplace_back("upsample"); break;
-      case StepKind::Finish: names.emplace_back(detect ? "candidates, nms" : "head_decode"); break;
-    }
-  }
+  for (std::size_t i = 0; i < plan_.steps.size(); ++i) names.push_back(kernel_name(i));
   return to_text(plan_, graph_, names) +
          fmt::format("input {} bytes, output {} bytes\n", input_.size(), output_.size());
 }

@@ -10,10 +10,12 @@
 
 #include "engine/conv_weights.h"
 #include "engine/cuda/convolution.h"
+#include "engine/cuda/kernel_choice.h"
 #include "engine/cuda/plan.h"
 #include "engine/cuda/runtime.h"
 #include "engine/graph.h"
 #include "engine/model/spec.h"
+#include "engine/profile.h"
 #include "kernels/candidates.h"
 
 namespace damoyolo::cuda {
@@ -68,6 +70,13 @@ class Network {
   // Enqueues everything between input() and output(). It is over when the first stream has done it.
   void run();
 
+  // Every step by itself, in order, on what the input holds: the least mean of `repetitions` launches, captured
+  // together so that no launch waits for the processor, and without overlap. `candidates`: more kernels to time for
+  // each convolution, in memory of their own; those that cannot be made are left out.
+  std::vector<StepTime> profile(int repetitions, const TensorLookup& lookup, const CandidateSource& candidates = {});
+  // Whole runs between input() and output().
+  RunTimes time(int runs);
+
   const Graph& graph() const { return graph_; }
   const Plan& plan() const { return plan_; }
   std::string plan_text() const;
@@ -77,6 +86,11 @@ class Network {
   void enqueue_step(std::size_t position, StreamHandle stream);
   void enqueue_results(const Step& step, StreamHandle stream);
   void* address(const View& view) const;  // of its first channel
+  ConvPointers pointers_of(const Step& step) const;
+  ConvWeights weights_of(const Step& step, const TensorLookup& lookup) const;
+  std::string kernel_name(std::size_t position) const;
+  StepTime describe(std::size_t position) const;  // all but the time
+  double seconds_of(int repetitions, const std::function<void(StreamHandle)>& enqueue);
   kernels::TensorView tensor(const View& view) const;
   ConvProblem problem_of(const Step& step) const;
 

@@ -194,16 +194,6 @@ std::int64_t bytes_of(const View& view) {
   return view.region == kNone ? 0 : view.shape.elements() * static_cast<std::int64_t>(size_of(view.type));
 }
 
-// What a step has to move at least.
-std::int64_t bytes_of(const Step& step, const Graph& graph) {
-  std::int64_t bytes = bytes_of(step.in) + bytes_of(step.out) + bytes_of(step.residual);
-  if (step.kind != StepKind::Conv) return bytes;
-  const Node& node = graph.nodes[index(step.node)];
-  const std::int64_t weights =
-      std::int64_t{node.kernel} * node.kernel * step.in.shape.c / node.groups * step.out.shape.c;
-  return bytes + weights * static_cast<std::int64_t>(size_of(step.in.type));
-}
-
 }  // namespace
 
 Plan lower(const Graph& graph, const PlanOptions& options) { return Lowering(graph, options).run(); }
@@ -254,6 +244,15 @@ void lay_out(Plan& plan) {
   for (std::size_t i = 0; i < plan.regions.size(); ++i) plan.regions[i].offset = plan.arena.offsets[i];
 }
 
+std::int64_t bytes_moved(const Step& step, const Graph& graph) {
+  std::int64_t bytes = bytes_of(step.in) + bytes_of(step.out) + bytes_of(step.residual);
+  if (step.kind != StepKind::Conv) return bytes;
+  const Node& node = graph.nodes[index(step.node)];
+  const std::int64_t weights =
+      std::int64_t{node.kernel} * node.kernel * step.in.shape.c / node.groups * step.out.shape.c;
+  return bytes + weights * static_cast<std::int64_t>(size_of(step.in.type));
+}
+
 std::string to_text(const Plan& plan, const Graph& graph, std::span<const std::string> kernels) {
   std::string text = "step stream kernel, node, views, MFLOP, bytes moved at least, steps waited for\n";
   std::int64_t all_flops = 0;
@@ -266,7 +265,7 @@ std::string to_text(const Plan& plan, const Graph& graph, std::span<const std::s
     if (step.residual.region != kNone) views += " + " + text_of(step.residual);
     text += fmt::format("{:4} s{} {:<40} {:<44} {:<34} {:>9.1f} {:>11}{}{}\n", i, step.stream, kernels[i],
                         node == nullptr ? "results" : node->name, views, static_cast<double>(work) / 1e6,
-                        bytes_of(step, graph), step.waits.empty() ? "" : "  after ", fmt::join(step.waits, ", "));
+                        bytes_moved(step, graph), step.waits.empty() ? "" : "  after ", fmt::join(step.waits, ", "));
   }
   text += "regions: offset, bytes, steps\n";
   for (std::size_t i = 0; i < plan.regions.size(); ++i) {

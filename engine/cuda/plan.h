@@ -91,6 +91,9 @@ void lay_out(Plan& plan);
 // before[b][a]: step a ends before step b begins, by the order of the streams and the waits.
 std::vector<std::vector<bool>> happens_before(const Plan& plan);
 
+// What a step has to move at least: its views, and the weights of a convolution.
+std::int64_t bytes_moved(const Step& step, const Graph& graph);
+
 // A table of the steps with their kernels' names, one per step, and one of the regions.
 std::string to_text(const Plan& plan, const Graph& graph, std::span<const std::string> kernels);
 

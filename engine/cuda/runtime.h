@@ -6,6 +6,7 @@
 #pragma once
 
 #include <cstddef>
+#include <cstdint>
 #include <functional>
 #include <memory>
 
@@ -37,6 +38,9 @@ class Runtime {
   virtual void release(std::byte* memory) noexcept = 0;
   virtual std::byte* allocate_pinned(std::size_t bytes) = 0;  // host memory that copies need not stage
   virtual void release_pinned(std::byte* memory) noexcept = 0;
+
+  // Device memory that is taken, by the driver's count, beyond what was when the device was opened.
+  virtual std::int64_t used_bytes() = 0;
 
   virtual StreamHandle create_stream() = 0;
   virtual void destroy(StreamHandle stream) noexcept = 0;

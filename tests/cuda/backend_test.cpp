@@ -9,6 +9,7 @@
 #include <cstring>
 #include <fstream>
 #include <memory>
+#include <utility>
 
 #include "engine/core/error.h"
 #include "engine/cpu/reference.h"
@@ -119,6 +120,15 @@ BackendOptions options(int max_batch, Mode mode = Mode::Default) {
   result.mode = mode;
   return result;
 }
+
+// Computes nothing, but sets the time when it runs.
+struct Timed : HostConvolution {
+  Timed(const ConvProblem& problem, const ConvWeights& weights, std::string name, double time, double& now)
+      : HostConvolution(problem, weights, std::move(name), 0), time_(time), now_(now) {}
+  void run(const ConvPointers&, kernels::Stream) override { now_ = time_; }
+  double time_;
+  double& now_;
+};
 
 bool same_bytes(const std::vector<std::vector<Detection>>& a, const std::vector<std::vector<Detection>>& b) {
   return std::equal(a.begin(), a.end(), b.begin(), b.end(), [](const auto& x, const auto& y) {
@@ -286,14 +296,7 @@ TEST_CASE("cuda backend: autotuning takes the fastest kernel, and remembers it")
   int timed = 0;
   double seconds = 0;
   bool fast_works = true;
-  // Of three, the second is fastest, the third cannot be made. A kernel's time is set when it runs.
-  struct Timed : HostConvolution {
-    Timed(const ConvProblem& problem, const ConvWeights& weights, std::string name, double time, double& now)
-        : HostConvolution(problem, weights, std::move(name), 0), time_(time), now_(now) {}
-    void run(const ConvPointers&, kernels::Stream) override { now_ = time_; }
-    double time_;
-    double& now_;
-  };
+  // Of three, the second is fastest, the third cannot be made.
   const CandidateSource three = [&](const ConvProblem& problem) {
     std::vector<ConvCandidate> candidates;
     candidates.push_back({"slow", 1, [&, problem](const ConvWeights& weights) -> std::unique_ptr<ConvKernel> {
@@ -338,6 +341,65 @@ TEST_CASE("cuda backend: autotuning takes the fastest kernel, and remembers it")
   CHECK(timed > 100);
   plan_of(Mode::MaxAutotune);
   CHECK(timed == 0);
+}
+
+TEST_CASE("cuda backend: steps are timed by themselves, beside other kernels where that is asked for") {
+  double seconds = 0;
+  const CandidateSource two = [&](const ConvProblem& problem) {
+    std::vector<ConvCandidate> candidates;
+    const auto add = [&](std::string name, double time) {
+      candidates.push_back({name, 1, [&, problem, name, time](const ConvWeights& weights) {
+                              return std::make_unique<Timed>(problem, weights, name, time, seconds);
+                            }});
+    };
+    add("own:slow", 4);
+    add("library:one", 6);
+    add("own:fast", 2);
+    candidates.push_back({"own:broken", 1, [](const ConvWeights&) -> std::unique_ptr<ConvKernel> {
+                            throw Error("no engine supports this");
+                          }});
+    return candidates;
+  };
+  Device device(options(4), two);
+  device.runtime->elapsed = [&] { return std::exchange(seconds, 8); };
+  const auto times = device.backend->profile({.batch = 3, .repetitions = 2, .compare = {"own"}});
+  const std::size_t live = device.runtime->live();
+  std::size_t convolutions = 0;
+  for (const StepTime& step : times) {
+    CAPTURE(step.node);
+    CHECK(step.bytes > 0);
+    if (step.operation != "conv") {
+      CHECK(step.seconds == doctest::Approx(4));  // of a graph of two
+      CHECK(step.candidates.empty());
+      continue;
+    }
+    ++convolutions;
+    CHECK(step.kernel == "own:slow");
+    CHECK(step.out.n == 4);
+    CHECK(step.flops > 0);
+    CHECK(step.seconds == doctest::Approx(2));
+    REQUIRE(step.candidates.size() == 2);
+    CHECK(step.candidates[0].kernel == "own:fast");
+    CHECK(step.candidates[1].kernel == "own:slow");
+    CHECK(step.candidates[1].seconds == doctest::Approx(2 * step.candidates[0].seconds));
+  }
+  CHECK(convolutions > 50);
+  CHECK(times.front().operation == "preprocess");
+  CHECK(times.back().node == "results");
+  CHECK(device.backend->profile({.batch = 3, .repetitions = 1}).front().candidates.empty());
+  CHECK(device.runtime->live() == live);
+}
+
+TEST_CASE("cuda backend: whole runs are timed one by one and back to back") {
+  Device device(options(2, Mode::ReduceOverhead));
+  device.detect(pictures(2));
+  device.runtime->calls.clear();
+  const RunTimes times = device.backend->time_network(2, 3);
+  CHECK(times.alone == std::vector<double>(3, 1e-3));
+  CHECK(times.back_to_back == std::vector<double>(3, 1e-3));
+  CHECK(device.runtime->count(RecordedCall::Kind::Launch) == 1 + 1 + 3 + 3);  // copied in, not counted, and as asked
+  CHECK(device.backend->memory_bytes() > 0);
+  CHECK_THROWS_AS(device.backend->time_network(64, 1), Error);
 }
 
 TEST_CASE("cuda backend: a convolution that nothing can compute is named") {

@@ -64,6 +64,8 @@ class HostRuntime : public Runtime {
     ::operator delete[](memory, std::align_val_t{256});
   }
 
+  std::int64_t used_bytes() override { return static_cast<std::int64_t>(device_bytes_); }
+
   StreamHandle create_stream() override { return handle<StreamHandle>(); }
   void destroy(StreamHandle) noexcept override { --handles_; }
   EventHandle create_event(bool) override { return handle<EventHandle>(); }
