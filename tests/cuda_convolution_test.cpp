@@ -68,7 +68,7 @@ ConvProblem with_residual(ConvProblem problem, Residual residual, bool first = t
   return problem;
 }
 
-DeviceTraits h100() { return device_traits(90, 132, 1.98e9, 2.619e9, 5120); }
+DeviceTraits h100() { return device_traits({90, 132, 1.98e9, 2.619e9, 5120, 50 << 20, 228 << 10}); }
 
 std::vector<Kind> kinds(const std::vector<ConvMethod>& methods) {
   std::vector<Kind> result;
@@ -249,9 +249,9 @@ TEST_CASE("what there is decides which methods are offered, and in which order")
 TEST_CASE("device rates follow from clocks") {
   CHECK(h100().bytes_per_second == doctest::Approx(3.352e12).epsilon(0.001));
   CHECK(h100().half_flops == doctest::Approx(1.07e15).epsilon(0.01));
-  CHECK(device_traits(75, 40, 1e9, 1e9, 256).tf32_flops == 0);
-  CHECK(device_traits(61, 20, 1e9, 1e9, 256).half_flops == 0);
-  CHECK(device_traits(86, 1, 1e9, 1e9, 8).half_flops == 1024e9);
+  CHECK(device_traits({75, 40, 1e9, 1e9, 256}).tf32_flops == 0);
+  CHECK(device_traits({61, 20, 1e9, 1e9, 256}).half_flops == 0);
+  CHECK(device_traits({86, 1, 1e9, 1e9, 8}).half_flops == 1024e9);
 }
 
 TEST_CASE("cuDNN is told where slices lie") {

@@ -8,8 +8,6 @@
 namespace damoyolo::cuda {
 namespace {
 
-constexpr double kLaunchSeconds = 3e-6;
-
 // Relative to the device's peak. cuDNN computes grouped convolutions with kernels made for few groups.
 constexpr double kDenseEfficiency = 0.6, kGroupedEfficiency = 0.05;
 // cuDNN's implicit products follow the windows, which a 1×1 convolution pays for without need.

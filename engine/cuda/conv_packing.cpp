@@ -2,6 +2,7 @@
 
 #include <cuda_fp16.h>
 
+#include <algorithm>
 #include <cstring>
 
 #include "engine/core/error.h"
@@ -28,17 +29,16 @@ void require_sizes(const ConvProblem& problem, const ConvWeights& weights) {
 
 }  // namespace
 
-std::vector<std::byte> pack_channels_last(const ConvProblem& problem, const ConvWeights& weights) {
+std::vector<std::byte> pack_channels_last(const ConvProblem& problem, const ConvWeights& weights, int channels) {
   require_sizes(problem, weights);
-  const auto channels = static_cast<std::size_t>(problem.in.c / problem.groups);
+  const auto given = static_cast<std::size_t>(problem.in.c / problem.groups);
+  const auto packed = std::max(given, static_cast<std::size_t>(channels));
   const auto taps = static_cast<std::size_t>(problem.kernel) * problem.kernel;
-  std::vector<float> values;
-  values.reserve(weights.weight.size());
-  for (std::size_t k = 0; k < weights.bias.size(); ++k) {
-    const auto filter =
-        transpose(std::span(weights.weight).subspan(k * channels * taps, channels * taps), channels, taps);
-    values.insert(values.end(), filter.begin(), filter.end());
-  }
+  std::vector<float> values(weights.bias.size() * taps * packed, 0.f);
+  for (std::size_t k = 0; k < weights.bias.size(); ++k)
+    for (std::size_t channel = 0; channel < given; ++channel)
+      for (std::size_t tap = 0; tap < taps; ++tap)
+        values[(k * taps + tap) * packed + channel] = weights.weight[(k * given + channel) * taps + tap];
   return pack_as(problem.type, values);
 }
 
@@ -54,10 +54,12 @@ std::vector<std::byte> pack_as(DType type, std::span<const float> values) {
     std::byte* element = bytes.data() + i * size_of(type);
     if (type == DType::F32) {
       std::memcpy(element, &values[i], sizeof(float));
-    } else {
-      const std::uint16_t bits =
-          type == DType::BF16 ? bf16_from_float(values[i]) : static_cast<__half_raw>(__float2half_rn(values[i])).x;
+    } else if (type == DType::BF16) {
+      const std::uint16_t bits = bf16_from_float(values[i]);
       std::memcpy(element, &bits, sizeof bits);
+    } else {
+      const __half half = __float2half_rn(values[i]);
+      std::memcpy(element, &half, sizeof half);
     }
   }
   return bytes;

@@ -191,34 +191,22 @@ std::vector<fs::path> library_folders(const std::function<std::string(const char
   return existing;
 }
 
-DeviceTraits device_traits(int compute_capability, int multiprocessors, double clock, double memory_clock,
-                           int memory_bus_bits) {
-  // Operations per clock and multiprocessor, dense, from NVIDIA's architecture papers.
-  struct Rates {
-    int compute_capability;
-    double half, tf32, fp32;
-  };
-  constexpr Rates kRates[] = {{120, 1024, 256, 256}, {100, 8192, 4096, 256}, {90, 4096, 2048, 256},
-                              {89, 1024, 512, 256},  {86, 1024, 512, 256},   {80, 2048, 1024, 128},
-                              {75, 1024, 0, 128},    {0, 0, 0, 128}};
-  const Rates& rates = *std::find_if(std::begin(kRates), std::end(kRates) - 1,
-                                     [&](const Rates& r) { return compute_capability >= r.compute_capability; });
-  const double clocks = multiprocessors * clock;
-  // Memory transfers twice per clock.
-  return {compute_capability, 2 * memory_clock * memory_bus_bits / 8, rates.fp32 * clocks, rates.tf32 * clocks,
-          rates.half * clocks};
-}
-
 Libraries open_libraries() {
   int device = 0;
   check(cudaGetDevice(&device), "cudaGetDevice");
   const auto count = [&](cudaDeviceAttr which) { return static_cast<int>(attribute(which, device)); };
   const auto hertz = [&](cudaDeviceAttr which) { return 1e3 * attribute(which, device); };
   Libraries libraries;
-  libraries.device =
-      device_traits(10 * count(cudaDevAttrComputeCapabilityMajor) + count(cudaDevAttrComputeCapabilityMinor),
-                    count(cudaDevAttrMultiProcessorCount), hertz(cudaDevAttrClockRate),
-                    hertz(cudaDevAttrMemoryClockRate), count(cudaDevAttrGlobalMemoryBusWidth));
+  DeviceProperties properties;
+  properties.compute_capability =
+      10 * count(cudaDevAttrComputeCapabilityMajor) + count(cudaDevAttrComputeCapabilityMinor);
+  properties.multiprocessors = count(cudaDevAttrMultiProcessorCount);
+  properties.clock = hertz(cudaDevAttrClockRate);
+  properties.memory_clock = hertz(cudaDevAttrMemoryClockRate);
+  properties.memory_bus_bits = count(cudaDevAttrGlobalMemoryBusWidth);
+  properties.l2_bytes = count(cudaDevAttrL2CacheSize);
+  properties.shared_bytes = count(cudaDevAttrMaxSharedMemoryPerMultiprocessor);
+  libraries.device = device_traits(properties);
   // cuDNN's engines use cuBLASLt and the run-time compiler by name, and find them when they are loaded already.
   libraries.cublaslt = open_cublaslt(libraries.report);
   open_library({"libnvrtc.so.13", "libnvrtc.so.12"}, "nvrtcVersion");

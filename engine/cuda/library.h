@@ -10,6 +10,8 @@
 #include <string>
 #include <vector>
 
+#include "engine/cuda/device_traits.h"
+
 namespace damoyolo::cuda {
 
 #define DAMOYOLO_CUDNN_FUNCTIONS(apply)                                                                        \
@@ -61,18 +63,6 @@ struct CublasLt {
   CublasLt& operator=(const CublasLt&) = delete;
   ~CublasLt();
 };
-
-// What predictions are made from.
-struct DeviceTraits {
-  int compute_capability = 0;             // 10·major + minor
-  double bytes_per_second = 0;            // to and from device memory
-  double float_flops = 0;                 // per second, fp32 without tensor cores
-  double tf32_flops = 0, half_flops = 0;  // per second by tensor cores, fp32 sums; 0: no such
-};
-
-// The rates of a device from its clocks, in Hz, and counts.
-DeviceTraits device_traits(int compute_capability, int multiprocessors, double clock, double memory_clock,
-                           int memory_bus_bits);
 
 // For one device and the one thread that uses it.
 struct Libraries {

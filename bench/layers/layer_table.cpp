@@ -1,0 +1,162 @@
+#include "bench/layers/layer_table.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <array>
+#include <fstream>
+#include <iterator>
+#include <nlohmann/json.hpp>
+#include <utility>
+
+#include "engine/core/error.h"
+#include "engine/cuda/conv_problem.h"
+#include "engine/model/build.h"
+#include "engine/passes/passes.h"
+
+namespace damoyolo::cuda {
+namespace {
+
+using Residual = ConvProblem::Residual;
+
+constexpr std::array<std::pair<Residual, std::string_view>, 3> kResiduals{
+    {{Residual::None, "none"}, {Residual::Same, "same"}, {Residual::Half, "half"}}};
+constexpr std::array<std::pair<Activation, std::string_view>, 3> kActivations{
+    {{Activation::None, "none"}, {Activation::Relu, "relu"}, {Activation::Silu, "silu"}}};
+
+template <typename Table, typename Value>
+std::string_view name_in(const Table& table, Value value) {
+  return std::ranges::find(table, value, [](const auto& entry) { return entry.first; })->second;
+}
+
+template <typename Table>
+auto value_in(const Table& table, std::string_view name) {
+  const auto found = std::ranges::find(table, name, [](const auto& entry) { return entry.second; });
+  if (found == table.end()) throw Error("there is no \"{}\"", name);
+  return found->first;
+}
+
+int in_whole_vectors(int channels, DType type) {
+  const int vector = 16 / static_cast<int>(size_of(type));
+  return (channels + vector - 1) / vector * vector;
+}
+
+// Fills in what follows from the rest, or makes no difference.
+ConvProblem dense(ConvProblem problem) {
+  if (problem.residual == Residual::None || problem.act == Activation::None) problem.residual_first = true;
+  problem.in_pixel_stride = in_whole_vectors(problem.in.c, problem.type);
+  problem.out_pixel_stride = in_whole_vectors(problem.out.c, problem.out_type);
+  problem.residual_pixel_stride =
+      problem.residual == Residual::None ? 0 : in_whole_vectors(problem.out.c, problem.type);
+  problem.alignment = 16;
+  return problem;
+}
+
+Layer layer_from_json(const nlohmann::json& entry) {
+  Layer layer;
+  ConvProblem& p = layer.problem;
+  const auto number = [&](const char* name) {
+    const int value = entry.at(name).get<int>();
+    if (value < 1) throw Error("{} is {}, expected at least 1", name, value);
+    return value;
+  };
+  p.kernel = number("kernel");
+  p.stride = number("stride");
+  p.in = {1, number("height"), number("width"), number("in")};
+  p.out = {1, (p.in.h + p.stride - 1) / p.stride, (p.in.w + p.stride - 1) / p.stride, number("out")};
+  p.act = value_in(kActivations, entry.at("act").get<std::string>());
+  p.residual = value_in(kResiduals, entry.at("residual").get<std::string>());
+  p.residual_first = entry.at("residual_first").get<bool>();
+  p.type = DType::BF16;
+  p.out_type = entry.at("fp32_out").get<bool>() ? DType::F32 : p.type;
+  p = dense(p);
+  layer.count = entry.at("variants").get<std::map<std::string, int>>();
+  return layer;
+}
+
+}  // namespace
+
+std::vector<Layer> layers_of_variants() {
+  std::vector<Layer> layers;
+  for (const ModelSpec& spec : released_variants()) {
+    Graph graph = build_model(spec, 1, spec.input_height, spec.input_width).graph;
+    optimize(graph);
+    PlanOptions options;
+    options.activations = DType::BF16;
+    for (const Step& step : lower(graph, options).steps) {
+      if (step.kind != StepKind::Conv) continue;
+      const ConvProblem problem = dense(conv_problem(graph, step, false));
+      if (problem.groups > 1) continue;
+      auto layer = std::ranges::find(layers, problem, &Layer::problem);
+      if (layer == layers.end()) layer = layers.insert(layer, {problem, {}});
+      ++layer->count[spec.variant];
+    }
+  }
+  return layers;
+}
+
+std::string describe(const ConvProblem& p) {
+  std::string text =
+      fmt::format("{0}x{0} stride {1}, {2} x {3} x {4} to {5}", p.kernel, p.stride, p.in.c, p.in.h, p.in.w, p.out.c);
+  const std::string act = p.act == Activation::None ? "" : fmt::format(" {}", name_in(kActivations, p.act));
+  const std::string residual = p.residual == Residual::None   ? ""
+                               : p.residual == Residual::Same ? " residual"
+                                                              : " half-size residual";
+  const std::string end = p.residual_first ? residual + act : act + residual;
+  if (!end.empty()) text += "," + end;
+  if (p.out_type != p.type) text += ", fp32 out";
+  return text;
+}
+
+std::string layers_to_json(const std::vector<Layer>& layers) {
+  std::string text = "[\n";
+  for (const Layer& layer : layers) {
+    const ConvProblem& p = layer.problem;
+    nlohmann::ordered_json entry;
+    entry["kernel"] = p.kernel;
+    entry["stride"] = p.stride;
+    entry["height"] = p.in.h;
+    entry["width"] = p.in.w;
+    entry["in"] = p.in.c;
+    entry["out"] = p.out.c;
+    entry["act"] = name_in(kActivations, p.act);
+    entry["residual"] = name_in(kResiduals, p.residual);
+    entry["residual_first"] = p.residual_first;
+    entry["fp32_out"] = p.out_type == DType::F32;
+    entry["variants"] = layer.count;
+    text += fmt::format("  {}{}\n", entry.dump(), &layer == &layers.back() ? "" : ",");
+  }
+  return text + "]\n";
+}
+
+std::vector<Layer> layers_from_json(std::string_view text, std::string_view origin) {
+  std::vector<Layer> layers;
+  try {
+    const nlohmann::json table = nlohmann::json::parse(text);
+    for (const nlohmann::json& entry : table) layers.push_back(layer_from_json(entry));
+  } catch (const nlohmann::json::exception& error) {
+    throw Error("{}: {}", origin, error.what());
+  } catch (const Error& error) {
+    throw Error("{}: {}", origin, error.what());
+  }
+  return layers;
+}
+
+std::vector<Layer> read_layers(const std::string& path) {
+  std::ifstream file(path);
+  if (!file) throw Error("{}: cannot be read, expected the layer table of the repository", path);
+  return layers_from_json(std::string(std::istreambuf_iterator<char>(file), {}), path);
+}
+
+ConvProblem with_batch(ConvProblem problem, int images) {
+  problem.in.n = problem.out.n = images;
+  return problem;
+}
+
+ConvProblem with_type(ConvProblem problem, DType type) {
+  if (problem.out_type == problem.type) problem.out_type = type;
+  problem.type = type;
+  return problem;
+}
+
+}  // namespace damoyolo::cuda

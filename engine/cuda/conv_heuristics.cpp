@@ -1,0 +1,157 @@
+#include "engine/cuda/conv_heuristics.h"
+
+#include <algorithm>
+#include <cmath>
+#include <cstdint>
+
+namespace damoyolo::cuda {
+namespace {
+
+using kernels::ConvConfig;
+
+// Nothing below has been measured. What calibrates it: "build/layer-bench --all --json FILE" prints predicted beside
+// measured seconds for every configuration.
+
+// From a stage's request until its data can be used, mostly from the second-level cache.
+constexpr double kLatencySeconds = 0.6e-6;
+// Of a block around its products: its start, the first stages on their way, and the epilogue.
+constexpr double kBlockSeconds = 1.2e-6;
+// Of a split: a ticket, and waiting for the last share.
+constexpr double kSplitSeconds = 1.0e-6;
+// Per clock and multiprocessor. Shared memory's rate is from NVIDIA's papers.
+constexpr double kL2Bytes = 24, kSharedBytes = 128;
+// Of tensor cores' peak that a loop without stalls reaches. mma.sync reaches less of the peak of later devices, which
+// wgmma alone can reach.
+constexpr double kPeakOfSm80 = 0.85, kPeakOfMmaOnSm90 = 0.6, kPeakOfSm90 = 0.85;
+
+// A split is worth its overhead when every share has so many steps at least.
+constexpr int kLeastSteps = 4;
+constexpr int kSplits[] = {1, 2, 3, 4, 6, 8, 12, 16};
+
+// Registers of a multiprocessor, and what a block needs beside one for each of its sums.
+constexpr int kRegisters = 65536, kOtherRegisters = 64 * 256;
+constexpr std::int64_t kReservedShared = 1024;  // bytes that the system takes from each block
+
+std::int64_t divided(std::int64_t count, std::int64_t by) { return (count + by - 1) / by; }
+
+double bytes_of(const Shape& shape, DType type) {
+  return static_cast<double>(shape.elements()) * static_cast<double>(size_of(type));
+}
+
+// What a configuration makes of a problem.
+struct Work {
+  std::int64_t tiles = 0;     // of the output
+  std::int64_t steps = 0;     // of a tile's sum
+  double step_bytes = 0;      // from memory for each step, without what lies outside the tensors
+  std::int64_t resident = 0;  // blocks that a multiprocessor holds at a time
+};
+
+// mma.sync's kernel has its stages beside the one that is computed, wgmma's computes one of them.
+int stages_in_flight(const ConvConfig& config, ConvGeneration generation) {
+  return generation == ConvGeneration::Sm80 ? config.stages : config.stages - 1;
+}
+
+Work work_of(const ConvProblem& problem, const DeviceTraits& device, ConvGeneration generation,
+             const ConvConfig& config) {
+  const Shape& out = problem.out;
+  Work work;
+  const std::int64_t places = config.columns == 0 ? divided(out.pixels(), config.m)
+                                                  : std::int64_t{out.n} * divided(out.h, config.m / config.columns) *
+                                                        divided(out.w, config.columns);
+  work.tiles = places * divided(out.c, config.n);
+  // A step of cp.async may hold several taps; a box of the bulk copies holds channels of one.
+  const std::int64_t taps = std::int64_t{problem.kernel} * problem.kernel;
+  work.steps = generation == ConvGeneration::Sm80 ? divided(taps * problem.in.c, config.k)
+                                                  : taps * divided(problem.in.c, config.k);
+  const int channels = generation == ConvGeneration::Sm80 ? config.k : std::min(config.k, problem.in.c);
+  work.step_bytes = 2.0 * (config.m + std::min(config.n, out.c)) * channels;
+  const std::int64_t stage_bytes = std::int64_t{2} * (config.m + config.n) * config.k;
+  const std::int64_t shared = stage_bytes * (stages_in_flight(config, generation) + 1) + kReservedShared;
+  work.resident = std::min(device.shared_bytes / shared,
+                           static_cast<std::int64_t>(kRegisters / (config.m * config.n + kOtherRegisters)));
+  return work;
+}
+
+bool is_legal(const ConvProblem& problem, const ConvConfig& config, const Work& work, const DeviceTraits& device) {
+  // A tile that is a rectangle needs a row at least; beyond the map's width it would be mostly empty.
+  if (config.columns > config.m || config.columns > 2 * problem.out.w) return false;
+  // Windows of a 1×1 convolution that follow each other need no rectangles.
+  if (config.columns > 0 && problem.kernel == 1 && problem.stride == 1) return false;
+  // The stages fit into shared memory, and the sums into registers.
+  if (work.resident < 1) return false;
+  if (config.split == 1) return true;
+  if (config.split > kernels::kMaxConvSplit || work.steps / config.split < kLeastSteps) return false;
+  // Shares are for multiprocessors that have no tile.
+  return work.tiles * config.split <= work.resident * device.multiprocessors;
+}
+
+// Clocks of a step on a multiprocessor that does nothing else.
+double step_clocks(const ConvConfig& config, const DeviceTraits& device, ConvGeneration generation) {
+  const double rate = device.half_flops / (device.multiprocessors * device.clock);
+  const double peak = generation == ConvGeneration::Sm90      ? kPeakOfSm90
+                      : runs_on(ConvGeneration::Sm90, device) ? kPeakOfMmaOnSm90
+                                                              : kPeakOfSm80;
+  const double products = 2.0 * config.m * config.n * config.k / (rate * peak);
+  // Both factors are written to shared memory once. mma.sync reads them into registers for two warps along each side;
+  // wgmma reads the weights once for every 64 pixels.
+  const double written = 2.0 * config.k * (config.m + config.n);
+  const double read =
+      generation == ConvGeneration::Sm90 ? 2.0 * config.k * (config.m + config.n * config.m / 64.0) : 2.0 * written;
+  return std::max(products, (written + read) / kSharedBytes);
+}
+
+double predicted_seconds(const ConvProblem& problem, const DeviceTraits& device, ConvGeneration generation,
+                         const ConvConfig& config, const Work& work) {
+  const std::int64_t blocks = work.tiles * config.split;
+  const std::int64_t each = divided(blocks, device.multiprocessors);  // blocks of the busiest multiprocessor
+  const std::int64_t rounds = divided(each, work.resident);
+  const auto steps = static_cast<double>(divided(work.steps, config.split));
+
+  const double products = static_cast<double>(each) * steps * step_clocks(config, device, generation) / device.clock;
+  const double waiting =
+      static_cast<double>(rounds) * steps * kLatencySeconds / std::max(stages_in_flight(config, generation), 1);
+
+  // Where there are few blocks, only so many multiprocessors draw from the cache.
+  const double busy = std::min<double>(static_cast<double>(blocks), device.multiprocessors);
+  double cached = static_cast<double>(blocks) * steps * work.step_bytes;
+  if (config.split > 1) cached += static_cast<double>(blocks) * config.m * config.n * 2 * sizeof(float);
+  const double from_cache = cached / (busy * kL2Bytes * device.clock);
+
+  // What the cache does not hold comes from device memory, once.
+  const double weights = static_cast<double>(problem.kernel) * problem.kernel * problem.in.c * problem.out.c * 2;
+  const double residual = problem.residual == ConvProblem::Residual::None ? 0 : bytes_of(problem.out, problem.type);
+  const double touched =
+      bytes_of(problem.in, problem.type) + weights + residual + bytes_of(problem.out, problem.out_type);
+  const double from_memory = touched > static_cast<double>(device.l2_bytes) ? touched / device.bytes_per_second : 0;
+
+  return kLaunchSeconds + static_cast<double>(rounds) * kBlockSeconds + (config.split > 1 ? kSplitSeconds : 0) +
+         std::max({products, waiting, from_cache, from_memory});
+}
+
+}  // namespace
+
+bool runs_on(ConvGeneration generation, const DeviceTraits& device) {
+  // wgmma is of 9.0 alone; mma.sync and cp.async of 8.0 and all that follow.
+  return generation == ConvGeneration::Sm90 ? device.compute_capability == 90 : device.compute_capability >= 80;
+}
+
+bool has_tensor_core_kernel(const ConvProblem& problem) {
+  return problem.groups == 1 && (problem.type == DType::BF16 || problem.type == DType::F16) &&
+         (problem.kernel == 1 || problem.kernel == 3) && (problem.stride == 1 || problem.stride == 2);
+}
+
+std::vector<ConvPrediction> predict(const ConvProblem& problem, const DeviceTraits& device, ConvGeneration generation,
+                                    std::span<const ConvConfig> configs) {
+  std::vector<ConvPrediction> predictions;
+  for (ConvConfig config : configs)
+    for (const int split : kSplits) {
+      config.split = split;
+      const Work work = work_of(problem, device, generation, config);
+      if (is_legal(problem, config, work, device))
+        predictions.push_back({config, predicted_seconds(problem, device, generation, config, work)});
+    }
+  std::ranges::stable_sort(predictions, {}, &ConvPrediction::seconds);
+  return predictions;
+}
+
+}  // namespace damoyolo::cuda

@@ -1,0 +1,34 @@
+#include "engine/cuda/device_traits.h"
+
+#include <algorithm>
+#include <iterator>
+
+namespace damoyolo::cuda {
+
+DeviceTraits device_traits(const DeviceProperties& properties) {
+  // Operations per clock and multiprocessor, dense, from NVIDIA's architecture papers.
+  struct Rates {
+    int compute_capability;
+    double half, tf32, fp32;
+  };
+  constexpr Rates kRates[] = {{120, 1024, 256, 256}, {100, 8192, 4096, 256}, {90, 4096, 2048, 256},
+                              {89, 1024, 512, 256},  {86, 1024, 512, 256},   {80, 2048, 1024, 128},
+                              {75, 1024, 0, 128},    {0, 0, 0, 128}};
+  const Rates& rates = *std::find_if(std::begin(kRates), std::end(kRates) - 1, [&](const Rates& r) {
+    return properties.compute_capability >= r.compute_capability;
+  });
+  const double clocks = properties.multiprocessors * properties.clock;
+  DeviceTraits traits;
+  traits.compute_capability = properties.compute_capability;
+  traits.multiprocessors = properties.multiprocessors;
+  traits.clock = properties.clock;
+  traits.bytes_per_second = 2 * properties.memory_clock * properties.memory_bus_bits / 8;  // two transfers per clock
+  traits.float_flops = rates.fp32 * clocks;
+  traits.tf32_flops = rates.tf32 * clocks;
+  traits.half_flops = rates.half * clocks;
+  traits.l2_bytes = properties.l2_bytes;
+  traits.shared_bytes = properties.shared_bytes;
+  return traits;
+}
+
+}  // namespace damoyolo::cuda

@@ -1,0 +1,34 @@
+// What predictions about a GPU are made from.
+#pragma once
+
+#include <cstdint>
+
+namespace damoyolo::cuda {
+
+// As the runtime reports it. Clocks in Hz.
+struct DeviceProperties {
+  int compute_capability = 0;  // 10·major + minor
+  int multiprocessors = 0;
+  double clock = 0, memory_clock = 0;
+  int memory_bus_bits = 0;
+  std::int64_t l2_bytes = 0;
+  std::int64_t shared_bytes = 0;  // of one multiprocessor
+};
+
+struct DeviceTraits {
+  int compute_capability = 0;  // 10·major + minor
+  int multiprocessors = 0;
+  double clock = 0;                       // Hz
+  double bytes_per_second = 0;            // to and from device memory
+  double float_flops = 0;                 // per second, fp32 without tensor cores
+  double tf32_flops = 0, half_flops = 0;  // per second by tensor cores, fp32 sums; 0: no such
+  std::int64_t l2_bytes = 0;
+  std::int64_t shared_bytes = 0;  // of one multiprocessor
+};
+
+// Between a kernel on a stream and the next one. A guess, as conv_heuristics.cpp has them.
+constexpr double kLaunchSeconds = 3e-6;
+
+DeviceTraits device_traits(const DeviceProperties& properties);
+
+}  // namespace damoyolo::cuda
