@@ -3,11 +3,11 @@
 #include <fmt/format.h>
 
 #include <algorithm>
-#include <bit>
 #include <limits>
 #include <utility>
 
 #include "engine/core/error.h"
+#include "engine/cuda/conv_problem.h"
 #include "engine/cuda/conv_timing.h"
 #include "engine/cuda/schedule.h"
 #include "engine/detection.h"
@@ -68,6 +68,7 @@ Network::Network(Runtime& runtime, std::span<const StreamHandle> streams, Graph 
       head_(head),
       options_(options),
       plan_(lower(graph_, options.plan)),
+      overlap_(options.overlap ? overlapping_steps(plan_) : std::vector<bool>()),
       convolutions_(plan_.steps.size()),
       events_(make_events(plan_, runtime)) {
   const Shape image = graph_.value(graph_.input).shape;
@@ -75,7 +76,7 @@ Network::Network(Runtime& runtime, std::span<const StreamHandle> streams, Graph 
     const Step& step = plan_.steps[i];
     if (step.kind != StepKind::Conv) continue;
     const std::string& node = graph_.nodes[static_cast<std::size_t>(step.node)].name;
-    convolutions_[i] = choose_kernel(node, problem_of(step), weights_of(step, lookup));
+    convolutions_[i] = choose_kernel(node, conv_problem(graph_, step, options_.allow_tf32), weights_of(step, lookup));
     add_workspace(plan_, i, static_cast<std::int64_t>(convolutions_[i]->workspace_bytes()));
   }
   std::size_t input_bytes = static_cast<std::size_t>(image.elements()), output_bytes = 0;
@@ -121,11 +122,11 @@ void Network::run() {
 }
 
 void Network::enqueue() {
-  enqueue_steps(plan_, runtime_, streams_, events_,
-                [this](std::size_t position, StreamHandle stream) { enqueue_step(position, stream); });
+  enqueue_steps(plan_, runtime_, streams_, events_, overlap_,
+                [this](std::size_t position, kernels::Stream stream) { enqueue_step(position, stream); });
 }
 
-void Network::enqueue_step(std::size_t position, StreamHandle stream) {
+void Network::enqueue_step(std::size_t position, kernels::Stream stream) {
   const Step& step = plan_.steps[position];
   switch (step.kind) {
     case StepKind::Pixels: {
@@ -133,21 +134,21 @@ void Network::enqueue_step(std::size_t position, StreamHandle stream) {
       const kernels::PixelLayout layout = focus ? kernels::PixelLayout::SpaceToDepth : kernels::PixelLayout::Rgb;
       if (options_.task == Task::Detect)
         kernels::launch_preprocess(reinterpret_cast<const kernels::Image*>(input_.data()), tensor(step.out), layout,
-                                   {stream});
+                                   stream);
       else
-        kernels::launch_cast(reinterpret_cast<const std::uint8_t*>(input_.data()), tensor(step.out), layout, {stream});
+        kernels::launch_cast(reinterpret_cast<const std::uint8_t*>(input_.data()), tensor(step.out), layout, stream);
       break;
     }
-    case StepKind::Conv: convolutions_[position]->run(pointers_of(step), {stream}); break;
-    case StepKind::SppPool: kernels::launch_spp_pool(tensor(step.in), tensor(step.out), {stream}); break;
+    case StepKind::Conv: convolutions_[position]->run(pointers_of(step), stream); break;
+    case StepKind::SppPool: kernels::launch_spp_pool(tensor(step.in), tensor(step.out), stream); break;
     case StepKind::Upsample:
-      kernels::launch_upsample(tensor(step.in), {}, tensor(step.out), Activation::None, {stream});
+      kernels::launch_upsample(tensor(step.in), {}, tensor(step.out), Activation::None, stream);
       break;
     case StepKind::Finish: enqueue_results(step, stream); break;
   }
 }
 
-void Network::enqueue_results(const Step& step, StreamHandle stream) {
+void Network::enqueue_results(const Step& step, kernels::Stream stream) {
   const Shape image = graph_.value(graph_.input).shape;
   kernels::HeadView head;
   for (std::size_t i = 0; i < plan_.head.size(); ++i)
@@ -157,7 +158,7 @@ void Network::enqueue_results(const Step& step, StreamHandle stream) {
   if (options_.task == Task::Forward) {
     auto* scores = reinterpret_cast<float*>(output_.data());
     const std::int64_t anchors = std::int64_t{image.n} * kernels::anchors_of(head);
-    kernels::launch_head_decode(head, scores, scores + anchors * head_.classes, {stream});
+    kernels::launch_head_decode(head, scores, scores + anchors * head_.classes, stream);
     return;
   }
   std::byte* const workspace = memory_.get() + plan_.region(step.workspace).offset;
@@ -168,10 +169,12 @@ void Network::enqueue_results(const Step& step, StreamHandle stream) {
   const DetectInput in(image.n, head_.classes);
   const DetectOutput out(image.n);
   const auto* parameters = reinterpret_cast<const kernels::DetectionParameters*>(input_.data() + in.parameters);
-  kernels::launch_candidates(head, parameters, list, {stream});
+  // Begins with a memset, which waits for everything before it; the kernels after that wait for each other alone.
+  stream.overlap = options_.overlap;
+  kernels::launch_candidates(head, parameters, list, stream);
   kernels::launch_nms(list, parameters, reinterpret_cast<const kernels::Image*>(input_.data() + in.images), image.n,
                       image.w, image.h, reinterpret_cast<Detection*>(output_.data() + out.detections),
-                      reinterpret_cast<int*>(output_.data() + out.counts), {stream});
+                      reinterpret_cast<int*>(output_.data() + out.counts), stream);
 }
 
 void* Network::address(const View& view) const {
@@ -200,33 +203,6 @@ kernels::TensorView Network::tensor(const View& view) const {
           view.shape.c,
           view.pixel_stride,
           view.channel_offset};
-}
-
-ConvProblem Network::problem_of(const Step& step) const {
-  const Node& node = graph_.nodes[static_cast<std::size_t>(step.node)];
-  ConvProblem problem;
-  problem.in = step.in.shape;
-  problem.out = step.out.shape;
-  problem.in_pixel_stride = step.in.pixel_stride;
-  problem.out_pixel_stride = step.out.pixel_stride;
-  problem.residual_pixel_stride = step.residual.pixel_stride;
-  problem.kernel = node.kernel;
-  problem.stride = node.stride;
-  problem.groups = node.groups;
-  problem.act = node.act;
-  if (step.residual.region != kNone)
-    problem.residual =
-        step.residual.shape == step.out.shape ? ConvProblem::Residual::Same : ConvProblem::Residual::Half;
-  problem.residual_first = node.residual_first;
-  problem.type = step.in.type;
-  problem.out_type = step.out.type;
-  problem.allow_tf32 = options_.allow_tf32;
-  // Regions begin at multiples of 256 bytes; slices lie wherever their channels do.
-  std::size_t multiples = 16;
-  for (const View* view : {&step.in, &step.out, &step.residual})
-    multiples |= static_cast<std::size_t>(view->channel_offset) * size_of(view->type);
-  problem.alignment = 1 << std::countr_zero(multiples);
-  return problem;
 }
 
 std::string Network::kernel_name(std::size_t position) const {
@@ -270,13 +246,13 @@ StepTime Network::describe(std::size_t position) const {
   return result;
 }
 
-double Network::seconds_of(int repetitions, const std::function<void(StreamHandle)>& enqueue) {
+double Network::seconds_of(int repetitions, std::size_t position) {
   constexpr int kRounds = 3;
   const StreamHandle stream = streams_[0];
-  enqueue(stream);  // loads what a capture would not
+  enqueue_step(position, {stream});  // loads what a capture would not
   runtime_.synchronize(stream);
   const auto graph = capture_graph(runtime_, stream, [&] {
-    for (int i = 0; i < repetitions; ++i) enqueue(stream);
+    for (int i = 0; i < repetitions; ++i) enqueue_step(position, {stream});
   });
   const auto begin = make_event(runtime_, true), end = make_event(runtime_, true);
   double least = std::numeric_limits<double>::infinity();
@@ -296,9 +272,9 @@ std::vector<StepTime> Network::profile(int repetitions, const TensorLookup& look
   for (std::size_t i = 0; i < plan_.steps.size(); ++i) {
     const Step& step = plan_.steps[i];
     StepTime time = describe(i);
-    time.seconds = seconds_of(repetitions, [&](StreamHandle stream) { enqueue_step(i, stream); });
+    time.seconds = seconds_of(repetitions, i);
     if (step.kind == StepKind::Conv && candidates) {
-      const ConvProblem problem = problem_of(step);
+      const ConvProblem problem = conv_problem(graph_, step, options_.allow_tf32);
       for (const CandidateTime& candidate :
            time_candidates(runtime_, streams_[0], problem, candidates(problem), weights_of(step, lookup)))
         if (candidate.error.empty()) time.candidates.push_back({candidate.name, candidate.seconds});

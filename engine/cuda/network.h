@@ -48,7 +48,8 @@ struct NetworkOptions {
   Task task = Task::Detect;
   PlanOptions plan;
   bool allow_tf32 = false;
-  bool capture = false;                          // replay one graph instead of launching step by step
+  bool capture = false;  // replay one graph instead of launching step by step
+  bool overlap = false;  // kernels may start before the ones before them have ended; compute capability 9.0
   int max_candidates = kernels::kMaxCandidates;  // per image
 };
 
@@ -83,16 +84,15 @@ class Network {
 
  private:
   void enqueue();
-  void enqueue_step(std::size_t position, StreamHandle stream);
-  void enqueue_results(const Step& step, StreamHandle stream);
+  void enqueue_step(std::size_t position, kernels::Stream stream);
+  void enqueue_results(const Step& step, kernels::Stream stream);
   void* address(const View& view) const;  // of its first channel
   ConvPointers pointers_of(const Step& step) const;
   ConvWeights weights_of(const Step& step, const TensorLookup& lookup) const;
   std::string kernel_name(std::size_t position) const;
   StepTime describe(std::size_t position) const;  // all but the time
-  double seconds_of(int repetitions, const std::function<void(StreamHandle)>& enqueue);
+  double seconds_of(int repetitions, std::size_t position);
   kernels::TensorView tensor(const View& view) const;
-  ConvProblem problem_of(const Step& step) const;
 
   Runtime& runtime_;
   std::vector<StreamHandle> streams_;
@@ -100,6 +100,7 @@ class Network {
   HeadSpec head_;
   NetworkOptions options_;
   Plan plan_;
+  std::vector<bool> overlap_;                              // by step, or empty
   std::vector<std::unique_ptr<ConvKernel>> convolutions_;  // by step
   std::vector<Owned<CUevent_st>> events_;                  // by step; null unless it is awaited
   Owned<std::byte> memory_;                                // the arena, then input and output
