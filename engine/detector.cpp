@@ -41,6 +41,7 @@ std::unique_ptr<Backend> make_backend(const WeightsFile& weights, const DeviceCh
 Detector::Detector(const std::string& weights, const DetectorOptions& options)
     : weights_(std::make_unique<WeightsFile>(weights)), device_(choose_device(options.device, options.precision)) {
   if (options.max_batch < 1) throw Error("a batch of {} was asked for, expected at least 1", options.max_batch);
+  if (options.height != 0 || options.width != 0) weights_->set_input_size(options.height, options.width);
   backend_ = make_backend(*weights_, device_, options);
   if (options.warmup) warm_up(*backend_, options.max_batch);
 }

@@ -22,7 +22,8 @@ namespace damoyolo {
 struct DetectorOptions {
   std::string device = "auto";  // "auto", "cpu", "cuda" or "cuda:N"
   Precision precision = Precision::Auto;
-  int max_batch = 1;  // images that run together
+  int max_batch = 1;          // images that run together
+  int height = 0, width = 0;  // of the network, multiples of 32; 0: as the weights file says
   int threads = 0;    // CPU only; 0: as many as the process may use
   // GPU only.
   Mode mode = Mode::ReduceOverhead;

@@ -38,8 +38,8 @@ endif
 KERNEL_SOURCES      := $(wildcard kernels/*.cu kernels/*.cpp)
 CUDA_SOURCES        := $(wildcard engine/cuda/*.cpp)
 # What the shim can stand in for: all but what talks to the real runtime and libraries.
-SIMT_CUDA_SOURCES   := $(patsubst %,engine/cuda/%.cpp,backend conv_heuristics conv_problem conv_timing device_traits \
-                         kernel_choice network plan plan_cache schedule) bench/layers/layer_table.cpp
+SIMT_CUDA_SOURCES   := $(patsubst %,engine/cuda/%.cpp,backend ceilings conv_heuristics conv_problem conv_timing \
+                         device_traits kernel_choice network plan plan_cache schedule) bench/layers/layer_table.cpp
 KERNEL_TEST_SOURCES := $(wildcard tests/kernels/*.cpp) tests/main.cpp
 # What the CPU does is the reference.
 REFERENCE_SOURCES   := engine/core/dtype.cpp engine/decode.cpp engine/nms.cpp engine/cpu/resize.cpp
@@ -64,6 +64,9 @@ $(BUILD)/obj/simt/%.cu.o: %.cu
 $(BUILD)/obj/simt/%.cpp.o: %.cpp | $(BUILD)/gen/variants_json.h
 	@mkdir -p $(@D)
 	$(SIMT_COMPILE) -c -o $@ $<
+
+# Who asks whether there is a CUDA backend.
+CUDA_ASKERS := $(call objects,$(patsubst %,engine/%.cpp,ceilings detector device) $(wildcard tests/cuda_*_test.cpp))
 
 ifneq ($(NVCC),)
 
@@ -96,8 +99,7 @@ $(BUILD)/cuda_tests: $(call objects,tests/main.cpp $(CUDA_TEST_SOURCES)) $(BUILD
 	$(CXX) $(LDFLAGS) -o $@ $^ $(LDLIBS)
 
 $(KERNEL_OBJECTS) $(KERNEL_TEST_OBJECTS) $(call objects,$(CUDA_SOURCES)): CPPFLAGS += $(CUDA_CPPFLAGS)
-# Who asks whether there is a CUDA backend.
-$(call objects,engine/detector.cpp engine/device.cpp $(CUDA_TEST_SOURCES)): CPPFLAGS += -DDAMOYOLO_CUDA $(CUDA_CPPFLAGS)
+$(CUDA_ASKERS): CPPFLAGS += -DDAMOYOLO_CUDA $(CUDA_CPPFLAGS)
 
 $(BUILD)/obj/kernels/%.cu.o: kernels/%.cu
 	@mkdir -p $(@D)
@@ -114,7 +116,7 @@ kernel-warnings:
 
 endif
 
-$(call objects,engine/detector.cpp engine/device.cpp $(wildcard tests/cuda_*_test.cpp)): $(BUILD)/backends
+$(CUDA_ASKERS): $(BUILD)/backends
 $(BUILD)/backends: FORCE
 	@mkdir -p $(@D)
 	@echo $(if $(NVCC),cpu cuda,cpu) | cmp -s - $@ || echo $(if $(NVCC),cpu cuda,cpu) > $@

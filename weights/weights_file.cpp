@@ -82,6 +82,13 @@ WeightsFile::WeightsFile(const std::string& path)
 
 const TensorView& WeightsFile::tensor(std::string_view name) const { return find(file_.contents(), name, path_); }
 
+void WeightsFile::set_input_size(int height, int width) {
+  if (height < 32 || width < 32 || height % 32 != 0 || width % 32 != 0)
+    throw Error("a network size of {}x{} was asked for, expected positive multiples of 32", height, width);
+  model_.input_height = height;
+  model_.input_width = width;
+}
+
 void write_weights_file(const std::string& path, const ModelSpec& model, const std::string& source_sha256,
                         Safetensors contents) {
   contents.metadata = {

@@ -25,6 +25,9 @@ class WeightsFile {
   explicit WeightsFile(const std::string& path);
 
   const ModelSpec& model() const { return model_; }
+  // Makes it a model of another network size; the weights fit any. Throws Error unless both are positive multiples of
+  // 32.
+  void set_input_size(int height, int width);
   const std::string& path() const { return path_; }
   const std::string& source_sha256() const { return source_sha256_; }
   DType dtype() const { return dtype_; }  // of the weights: F32 or BF16

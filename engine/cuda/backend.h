@@ -9,6 +9,7 @@
 #include "engine/backend.h"
 #include "engine/cuda/kernel_choice.h"
 #include "engine/cuda/runtime.h"
+#include "engine/device.h"
 #include "engine/mode.h"
 #include "engine/precision.h"
 #include "kernels/candidates.h"
@@ -36,6 +37,9 @@ struct Environment {
 
 // The GPU of that number, with the libraries found there. Throws Error when it cannot be used.
 Environment open_environment(int device);
+
+// The versions of what open_environment() finds.
+GpuSoftware software_of(int device);
 
 // Plans exist for these numbers of images; a request runs on the smallest that holds it.
 constexpr int kLargestBatch = 32;

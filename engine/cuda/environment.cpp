@@ -1,7 +1,9 @@
 #include <fmt/format.h>
 #include <fmt/ranges.h>
 
+#include <fstream>
 #include <memory>
+#include <string>
 #include <utility>
 
 #include "engine/cuda/backend.h"
@@ -10,6 +12,19 @@
 #include "engine/cuda/plan_cache.h"
 
 namespace damoyolo::cuda {
+
+GpuSoftware software_of(int device) {
+  GpuSoftware software;
+  std::getline(std::ifstream("/sys/module/nvidia/version"), software.driver);
+  const int runtime = gpu_at(find_gpus(), device).runtime;
+  software.cuda = fmt::format("{}.{}", runtime / 1000, runtime % 1000 / 10);
+  const std::unique_ptr<Runtime> current = open_runtime(device);
+  if (const Libraries libraries = open_libraries(); libraries.cudnn != nullptr) {
+    const auto cudnn = libraries.cudnn->functions.cudnnGetVersion();
+    software.cudnn = fmt::format("{}.{}.{}", cudnn / 10000, cudnn / 100 % 100, cudnn % 100);
+  }
+  return software;
+}
 
 Environment open_environment(int device) {
   const GpuList gpus = find_gpus();
