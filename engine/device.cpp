@@ -1,7 +1,6 @@
 #include "engine/device.h"
 
 #include <fmt/format.h>
-#include <fmt/ranges.h>
 
 #include <charconv>
 #include <system_error>
@@ -63,8 +62,7 @@ std::string describe(const Gpu& gpu) {
 
 }  // namespace
 
-DeviceChoice choose_device(std::string_view device, Precision precision, const GpuList& gpus,
-                           const std::function<GpuKernels(const Gpu&)>& find_kernels) {
+DeviceChoice choose_device(std::string_view device, Precision precision, const GpuList& gpus) {
   if (device == "cpu") {
     DeviceChoice choice = choose_cpu(precision);
     choice.reason = "cpu, as asked; " + choice.reason;
@@ -73,15 +71,7 @@ DeviceChoice choose_device(std::string_view device, Precision precision, const G
   if (device == "auto") {
     if (!gpus.gpus.empty()) {
       DeviceChoice choice = choose_gpu(gpus.gpus.front(), precision);
-      const GpuKernels kernels = find_kernels(gpus.gpus.front());
-      if (choice.precision == Precision::Fp32 ? kernels.in_fp32 : kernels.in_16_bits) {
-        choice.reason = fmt::format("{}, because there is a GPU; {}", choice.device, choice.reason);
-        return choice;
-      }
-      const std::string why = fmt::format("nothing computes convolutions in {} on {} ({})", name_of(choice.precision),
-                                          choice.device, fmt::join(kernels.report, "; "));
-      choice = choose_cpu(precision);
-      choice.reason = fmt::format("cpu, because {}; {}", why, choice.reason);
+      choice.reason = fmt::format("{}, because there is a GPU; {}", choice.device, choice.reason);
       return choice;
     }
     DeviceChoice choice = choose_cpu(precision);
@@ -115,11 +105,9 @@ const Gpu& gpu_at(const GpuList& gpus, int index) {
 #ifdef DAMOYOLO_CUDA
 GpuList find_gpus() { return cuda::find_gpus(); }
 GpuSoftware gpu_software(int index) { return cuda::software_of(index); }
-GpuKernels find_gpu_kernels(const Gpu& gpu, KernelSource source) { return cuda::kernels_of(gpu, source); }
 #else
 GpuList find_gpus() { return {{}, "this build has no CUDA backend"}; }
 GpuSoftware gpu_software(int) { return {}; }
-GpuKernels find_gpu_kernels(const Gpu&, KernelSource) { return {}; }
 #endif
 
 std::vector<std::string> describe_gpus() {

@@ -2,13 +2,11 @@
 #pragma once
 
 #include <cstddef>
-#include <functional>
 #include <optional>
 #include <string>
 #include <string_view>
 #include <vector>
 
-#include "engine/mode.h"
 #include "engine/precision.h"
 
 namespace damoyolo {
@@ -37,20 +35,9 @@ struct GpuList {
 };
 GpuList find_gpus();
 
-// What computes dense convolutions on a GPU.
-struct GpuKernels {
-  std::vector<std::string> report;  // a line for each: "cuDNN 9.13.0: /usr/lib/libcudnn.so.9", "cuDNN: not found"
-  bool in_fp32 = false, in_16_bits = false;
-};
-// Opens the libraries; touches no device.
-GpuKernels find_gpu_kernels(const Gpu& gpu, KernelSource source = KernelSource::Auto);
-
-// `device`: "auto", "cpu", "cuda" or "cuda:N". "auto" takes the first GPU when there is one on which something
-// computes in the precision, and fp16 or bf16 by what the device has instructions for. Throws Error when the asked
-// device or precision is not there, saying what is. find_kernels: asked for that GPU.
-DeviceChoice choose_device(
-    std::string_view device, Precision precision, const GpuList& gpus = find_gpus(),
-    const std::function<GpuKernels(const Gpu&)>& find_kernels = [](const Gpu& gpu) { return find_gpu_kernels(gpu); });
+// `device`: "auto", "cpu", "cuda" or "cuda:N". "auto" takes the first GPU when there is one, and fp16 or bf16 by what
+// the device has instructions for. Throws Error when the asked device or precision is not there, saying what is.
+DeviceChoice choose_device(std::string_view device, Precision precision, const GpuList& gpus = find_gpus());
 
 // N of "cuda:N", 0 of "cuda", nothing of any other device.
 std::optional<int> gpu_number(std::string_view device);
