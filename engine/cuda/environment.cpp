@@ -37,6 +37,7 @@ Environment open_environment(int device) {
   environment.libraries =
       fmt::format("driver {}, CUDA {}, {}", gpu.driver, gpu.runtime, fmt::join(libraries->report, ", "));
   environment.cache_folder = plan_cache_folder();
+  environment.overlap = gpu.major >= 9;
   // Compute capability 7.5 has less shared memory to sort in.
   if (gpu.major < 8) environment.max_candidates = kernels::kMaxCandidates / 2;
   return environment;

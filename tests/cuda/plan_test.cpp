@@ -44,8 +44,8 @@ std::vector<StepSet> recorded_order(const Plan& plan) {
   std::vector<StreamHandle> streams;
   for (int i = 0; i < kMaxStreams; ++i) streams.push_back(owned.emplace_back(make_stream(runtime)).get());
   const auto events = make_events(plan, runtime);
-  enqueue_steps(plan, runtime, streams, events,
-                [&](std::size_t step, StreamHandle stream) { runtime.record_step(step, stream); });
+  enqueue_steps(plan, runtime, streams, events, {},
+                [&](std::size_t step, kernels::Stream stream) { runtime.record_step(step, stream.handle); });
 
   const StepSet nothing(plan.steps.size(), false);
   std::map<StreamHandle, StepSet> over;  // when the next work of the stream begins
@@ -236,6 +236,39 @@ TEST_CASE("cuda plan: pixels are multiples of 16 bytes apart, and the first conv
     CHECK(plan.steps[0].out.shape.c == (type == DType::F32 ? 12 : 16));
     CHECK(plan.steps[1].in.shape.c == plan.steps[0].out.shape.c);
     for (const HeadViews& level : plan.head) CHECK((level.cls.type == DType::F32 && level.reg.type == DType::F32));
+  }
+}
+
+TEST_CASE(
+    "cuda plan: kernels overlap with the one before them on their stream, and where nothing else is waited for") {
+  const Graph graph = optimized(released_variant("T"), 1);
+  for (const int streams : {1, kMaxStreams}) {
+    const Plan plan = planned(graph, {DType::BF16, streams});
+    const std::vector<bool> overlap = overlapping_steps(plan);
+    REQUIRE(overlap.size() == plan.steps.size());
+    HostRuntime runtime;
+    std::vector<StreamHandle> handles;
+    std::vector<Owned<CUstream_st>> owned;
+    for (int i = 0; i < kMaxStreams; ++i) handles.push_back(owned.emplace_back(make_stream(runtime)).get());
+    std::vector<bool> enqueued;
+    enqueue_steps(plan, runtime, handles, make_events(plan, runtime), overlap,
+                  [&](std::size_t step, kernels::Stream stream) {
+                    enqueued.push_back(stream.overlap);
+                    runtime.record_step(step, stream.handle);
+                  });
+    CHECK(enqueued == overlap);
+    // What the recorded calls put directly before a step's kernels on its stream: only another step's may overlap.
+    std::map<StreamHandle, RecordedCall::Kind> last;
+    for (const RecordedCall& call : runtime.calls) {
+      const auto before = last.find(call.stream);
+      if (call.kind == RecordedCall::Kind::Step)
+        CHECK(overlap[call.value] == (before != last.end() && before->second == RecordedCall::Kind::Step));
+      // Recording an event is no work, and does not come between kernels.
+      if (call.kind != RecordedCall::Kind::Record) last[call.stream] = call.kind;
+    }
+    const auto overlapping = std::count(overlap.begin(), overlap.end(), true);
+    CHECK(overlapping > static_cast<std::ptrdiff_t>(plan.steps.size() / 2));
+    if (streams == 1) CHECK(overlapping == static_cast<std::ptrdiff_t>(plan.steps.size() - 1));
   }
 }
 
