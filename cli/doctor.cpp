@@ -33,6 +33,8 @@ int doctor(Console& console) {
   row("oneDNN", fmt::format("{}, generates code for {}", cpu.onednn_version, cpu.onednn_isa));
   row("bf16 on the CPU", cpu.bf16 ? "yes" : "no: the processor has no instructions for it");
   for (const std::string& gpu : describe_gpus()) row("GPU", gpu);
+  if (const GpuList list = find_gpus(); !list.gpus.empty())
+    for (const std::string& kernels : find_gpu_kernels(list.gpus.front()).report) row("convolutions", kernels);
   row("auto chooses", choose_device("auto", Precision::Auto).reason);
   return 0;
 }

@@ -70,6 +70,11 @@ void add_device_options(CLI::App& command, DetectorOptions& options) {
   allow_only(*mode, {"default", "reduce-overhead", "max-autotune"})->default_str("reduce-overhead");
   command.add_flag("--tf32", options.allow_tf32, "On a GPU: let fp32 convolutions use TF32 tensor cores");
   command.add_flag("--warmup", options.warmup, "Run once before the first images, so that these find all ready");
+  const auto set_kernels = [&options](const std::string& name) { options.kernels = kernel_source_from_name(name); };
+  CLI::Option* kernels = command.add_option_function<std::string>(
+      "--kernels", set_kernels,
+      "On a GPU: who computes convolutions, cuDNN and cuBLASLt or this program's own kernels");
+  allow_only(*kernels, {"auto", "library", "own"})->default_str("auto");
   CLI::Option* threads =
       command.add_option("--threads", options.threads, "Processor threads; 0: all that the process may use");
   allow_range(*threads, 0, 1024)->capture_default_str();

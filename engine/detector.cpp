@@ -29,9 +29,8 @@ std::unique_ptr<Backend> make_backend(const WeightsFile& weights, const DeviceCh
 #ifdef DAMOYOLO_CUDA
   if (const std::optional<int> gpu = gpu_number(device.device)) {
     const auto warn = options.warn ? options.warn : [](const std::string& text) { fmt::print(stderr, "{}\n", text); };
-    return cuda::make_backend(
-        weights, {device.precision, options.max_batch, options.mode, options.allow_tf32, options.overlap, warn},
-        cuda::open_environment(*gpu));
+    return cuda::make_backend(weights, {device.precision, options.max_batch, options.mode, options.allow_tf32, warn},
+                              cuda::open_environment(*gpu, options.kernels));
   }
 #endif
   return cpu::make_backend(weights, {device.precision, options.max_batch, options.threads});
@@ -40,7 +39,9 @@ std::unique_ptr<Backend> make_backend(const WeightsFile& weights, const DeviceCh
 }  // namespace
 
 Detector::Detector(const std::string& weights, const DetectorOptions& options)
-    : weights_(std::make_unique<WeightsFile>(weights)), device_(choose_device(options.device, options.precision)) {
+    : weights_(std::make_unique<WeightsFile>(weights)),
+      device_(choose_device(options.device, options.precision, find_gpus(),
+                            [&](const Gpu& gpu) { return find_gpu_kernels(gpu, options.kernels); })) {
   if (options.max_batch < 1) throw Error("a batch of {} was asked for, expected at least 1", options.max_batch);
   if (options.height != 0 || options.width != 0) weights_->set_input_size(options.height, options.width);
   backend_ = make_backend(*weights_, device_, options);

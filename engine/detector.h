@@ -27,7 +27,7 @@ struct DetectorOptions {
   int threads = 0;    // CPU only; 0: as many as the process may use
   // GPU only.
   Mode mode = Mode::ReduceOverhead;
-  bool overlap = true;      // kernels may start while the ones before them end, from compute capability 9.0 on
+  KernelSource kernels = KernelSource::Auto;
   bool allow_tf32 = false;  // fp32 convolutions may round their inputs to 10 bits of mantissa
   // Run once on max_batch images when the detector is made, so that the first real batch finds everything ready.
   bool warmup = false;

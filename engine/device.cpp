@@ -1,6 +1,7 @@
 #include "engine/device.h"
 
 #include <fmt/format.h>
+#include <fmt/ranges.h>
 
 #include <charconv>
 #include <system_error>
@@ -62,7 +63,8 @@ std::string describe(const Gpu& gpu) {
 
 }  // namespace
 
-DeviceChoice choose_device(std::string_view device, Precision precision, const GpuList& gpus) {
+DeviceChoice choose_device(std::string_view device, Precision precision, const GpuList& gpus,
+                           const KernelFinder& find_kernels) {
   if (device == "cpu") {
     DeviceChoice choice = choose_cpu(precision);
     choice.reason = "cpu, as asked; " + choice.reason;
@@ -71,7 +73,16 @@ DeviceChoice choose_device(std::string_view device, Precision precision, const G
   if (device == "auto") {
     if (!gpus.gpus.empty()) {
       DeviceChoice choice = choose_gpu(gpus.gpus.front(), precision);
-      choice.reason = fmt::format("{}, because there is a GPU; {}", choice.device, choice.reason);
+      const Gpu& gpu = gpus.gpus.front();
+      const GpuKernels kernels = find_kernels ? find_kernels(gpu) : find_gpu_kernels(gpu);
+      if (choice.precision == Precision::Fp32 ? kernels.in_fp32 : kernels.in_16_bits) {
+        choice.reason = fmt::format("{}, because there is a GPU; {}", choice.device, choice.reason);
+        return choice;
+      }
+      const std::string why = fmt::format("nothing computes convolutions in {} on {} ({})", name_of(choice.precision),
+                                          choice.device, fmt::join(kernels.report, "; "));
+      choice = choose_cpu(precision);
+      choice.reason = fmt::format("cpu, because {}; {}", why, choice.reason);
       return choice;
     }
     DeviceChoice choice = choose_cpu(precision);
@@ -105,9 +116,11 @@ const Gpu& gpu_at(const GpuList& gpus, int index) {
 #ifdef DAMOYOLO_CUDA
 GpuList find_gpus() { return cuda::find_gpus(); }
 GpuSoftware gpu_software(int index) { return cuda::software_of(index); }
+GpuKernels find_gpu_kernels(const Gpu& gpu, KernelSource source) { return cuda::kernels_of(gpu, source); }
 #else
 GpuList find_gpus() { return {{}, "this build has no CUDA backend"}; }
 GpuSoftware gpu_software(int) { return {}; }
+GpuKernels find_gpu_kernels(const Gpu&, KernelSource) { return {}; }
 #endif
 
 std::vector<std::string> describe_gpus() {

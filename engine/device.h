@@ -2,11 +2,13 @@
 #pragma once
 
 #include <cstddef>
+#include <functional>
 #include <optional>
 #include <string>
 #include <string_view>
 #include <vector>
 
+#include "engine/mode.h"
 #include "engine/precision.h"
 
 namespace damoyolo {
@@ -35,9 +37,21 @@ struct GpuList {
 };
 GpuList find_gpus();
 
-// `device`: "auto", "cpu", "cuda" or "cuda:N". "auto" takes the first GPU when there is one, and fp16 or bf16 by what
-// the device has instructions for. Throws Error when the asked device or precision is not there, saying what is.
-DeviceChoice choose_device(std::string_view device, Precision precision, const GpuList& gpus = find_gpus());
+// What computes dense convolutions on a GPU.
+struct GpuKernels {
+  std::vector<std::string> report;  // a line for each: "cuDNN 9.13.0: /usr/lib/libcudnn.so.9", "cuDNN: not found"
+  bool in_fp32 = false, in_16_bits = false;
+};
+// Opens the libraries; touches no device.
+GpuKernels find_gpu_kernels(const Gpu& gpu, KernelSource source = KernelSource::Auto);
+
+using KernelFinder = std::function<GpuKernels(const Gpu&)>;
+
+// `device`: "auto", "cpu", "cuda" or "cuda:N". "auto" takes the first GPU when there is one on which something
+// computes in the precision, and fp16 or bf16 by what the device has instructions for. Throws Error when the asked
+// device or precision is not there, saying what is. find_kernels: asked for that GPU; null: find_gpu_kernels().
+DeviceChoice choose_device(std::string_view device, Precision precision, const GpuList& gpus = find_gpus(),
+                           const KernelFinder& find_kernels = {});
 
 // N of "cuda:N", 0 of "cuda", nothing of any other device.
 std::optional<int> gpu_number(std::string_view device);

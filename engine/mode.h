@@ -17,4 +17,15 @@ enum class Mode : std::uint8_t {
 Mode mode_from_name(std::string_view name);
 std::string_view name_of(Mode mode);
 
+// Whose kernels compute dense convolutions on a GPU.
+enum class KernelSource : std::uint8_t {
+  Auto,     // the libraries', and our own where there are none; max-autotune times both
+  Library,  // cuDNN's and cuBLASLt's
+  Own,      // our own, which need 16-bit tensors
+};
+
+// "auto", "library", "own"; throws Error for anything else.
+KernelSource kernel_source_from_name(std::string_view name);
+std::string_view name_of(KernelSource source);
+
 }  // namespace damoyolo

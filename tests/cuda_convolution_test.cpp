@@ -472,17 +472,33 @@ TEST_CASE("candidates come in the order of their predictions, those to compile l
   libraries.cublaslt = std::move(cublaslt.library);
   {
     const auto candidates = conv_candidates(pointwise(), libraries);
-    REQUIRE(candidates.size() == 7);
+    const auto own = std::ranges::find_if(candidates, [](const auto& c) { return c.name.starts_with("own:sm"); });
+    CHECK(own - candidates.begin() == 7);
+    CHECK(std::all_of(own, candidates.end(), [](const auto& c) { return c.name.starts_with("own:sm"); }));
+    CHECK(candidates.size() > 7);
     CHECK(candidates[0].name.starts_with("cublaslt:conv+bias+relu:"));
     CHECK(candidates[1].name == "cudnn:conv+bias+relu:8");
-    for (std::size_t i = 0; i < candidates.size(); ++i) CHECK(candidates[i].compiled == (i >= 4));
+    for (std::size_t i = 0; i < 7; ++i) CHECK(candidates[i].compiled == (i >= 4));
     CHECK(conv_candidates(depthwise(), libraries).front().name == "own:depthwise");
   }
+  CHECK(conv_candidates(pointwise(), libraries, KernelSource::Library).size() == 7);
+  const auto only_own = conv_candidates(pointwise(), libraries, KernelSource::Own);
+  CHECK_FALSE(only_own.empty());
+  for (const ConvCandidate& candidate : only_own) CHECK(candidate.name.starts_with("own:sm"));
+  CHECK(conv_candidates(depthwise(), libraries, KernelSource::Own).front().name == "own:depthwise");
   libraries.cudnn.reset();
   libraries.report = {"cuDNN: not found"};
   CHECK_THROWS_WITH_AS(
-      conv_candidates(slices(), libraries),
+      conv_candidates(slices(), libraries, KernelSource::Library),
       "nothing computes a convolution 3x3 stride 1 of 64 to 32 channels in BF16 here: cuDNN: not found", Error);
+  CHECK(conv_candidates(slices(), libraries).front().name.starts_with("own:sm"));
+  ConvProblem exact = slices();
+  exact.type = exact.out_type = DType::F32;
+  CHECK_THROWS_WITH_AS(
+      conv_candidates(exact, libraries),
+      "nothing computes a convolution 3x3 stride 1 of 64 to 32 channels in F32 here: cuDNN: not found; "
+      "our own kernels compute in bf16 and fp16",
+      Error);
 }
 
 TEST_CASE("problems that break the rules are refused") {

@@ -15,6 +15,10 @@ GpuList gpu(int major, int minor) {
 }
 const GpuList kNone{{}, "there is no NVIDIA driver"};
 
+// With cuDNN, or with our own kernels alone.
+GpuKernels all(const Gpu&) { return {{"cuDNN 9.1.0: file"}, true, true}; }
+GpuKernels own(const Gpu& gpu) { return {{"cuDNN: not found", "our own"}, false, gpu.major >= 8}; }
+
 std::string refusal(std::string_view device, Precision precision, const GpuList& gpus) {
   try {
     choose_device(device, precision, gpus);
@@ -27,7 +31,9 @@ std::string refusal(std::string_view device, Precision precision, const GpuList&
 }  // namespace
 
 TEST_CASE("auto takes the first GPU, and the precision that it is fast in") {
-  const auto chosen = [](int major, int minor) { return choose_device("auto", Precision::Auto, gpu(major, minor)); };
+  const auto chosen = [](int major, int minor) {
+    return choose_device("auto", Precision::Auto, gpu(major, minor), all);
+  };
   CHECK(chosen(9, 0).device == "cuda:0");
   CHECK(chosen(9, 0).precision == Precision::Bf16);
   CHECK(chosen(8, 0).precision == Precision::Bf16);
@@ -48,6 +54,18 @@ TEST_CASE("without a GPU auto takes the CPU and says why, and cuda is refused") 
         "cuda was asked for, and there is no NVIDIA driver; expected auto or cpu");
 }
 
+TEST_CASE("auto takes a GPU only if something computes convolutions there") {
+  CHECK(choose_device("auto", Precision::Auto, gpu(9, 0), own).device == "cuda:0");
+  CHECK(choose_device("auto", Precision::Fp32, gpu(9, 0), all).device == "cuda:0");
+  CHECK(choose_device("auto", Precision::Fp32, gpu(9, 0), own).reason ==
+        "cpu, because nothing computes convolutions in fp32 on cuda:0 (cuDNN: not found; our own); fp32, as asked");
+  const DeviceChoice turing = choose_device("auto", Precision::Auto, gpu(7, 5), own);
+  CHECK(turing.device == "cpu");
+  CHECK(turing.precision != Precision::Fp16);
+  // Who asks for the GPU is told by the first convolution.
+  CHECK(choose_device("cuda", Precision::Fp32, gpu(9, 0), own).device == "cuda:0");
+}
+
 TEST_CASE("a GPU or a precision that is not there is refused") {
   CHECK(refusal("cuda:2", Precision::Auto, gpu(9, 0)) == "there is no GPU 2, expected cuda:0 to cuda:1");
   CHECK(refusal("cuda", Precision::Bf16, gpu(7, 5)) ==
@@ -63,4 +81,7 @@ TEST_CASE("modes have the names that users know") {
     CHECK(mode_from_name(name_of(mode)) == mode);
   CHECK(name_of(Mode::ReduceOverhead) == "reduce-overhead");
   CHECK_THROWS_AS(mode_from_name("fast"), Error);
+  for (const KernelSource source : {KernelSource::Auto, KernelSource::Library, KernelSource::Own})
+    CHECK(kernel_source_from_name(name_of(source)) == source);
+  CHECK_THROWS_AS(kernel_source_from_name("cudnn"), Error);
 }

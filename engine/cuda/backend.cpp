@@ -222,7 +222,6 @@ class CudaBackend : public Backend {
     options.plan.activations = dtype_of(options_.precision);
     options.allow_tf32 = options_.allow_tf32;
     options.capture = options_.mode != Mode::Default;
-    options.overlap = options_.overlap && environment_.overlap;
     options.max_candidates = environment_.max_candidates;
     std::array<StreamHandle, kMaxStreams> streams;
     std::transform(streams_.begin(), streams_.end(), streams.begin(), [](const auto& stream) { return stream.get(); });
@@ -230,7 +229,7 @@ class CudaBackend : public Backend {
     if (options_.mode != Mode::MaxAutotune) {
       const KernelChooser choose = [&](const std::string& node, const ConvProblem& problem,
                                        const ConvWeights& weights) {
-        return predicted_best(node, environment_.candidates(problem), weights);
+        return predicted_best(node, candidates_for(node, environment_.candidates, problem), weights);
       };
       return std::make_unique<Network>(runtime_, streams, std::move(graph), weights_.model().head, lookup(), choose,
                                        options);
@@ -239,7 +238,7 @@ class CudaBackend : public Backend {
     const KernelChoices known = load_choices(environment_.cache_folder, plan_key).value_or(KernelChoices{});
     KernelChoices chosen;
     const KernelChooser choose = [&](const std::string& node, const ConvProblem& problem, const ConvWeights& weights) {
-      const std::vector<ConvCandidate> candidates = environment_.candidates(problem);
+      const std::vector<ConvCandidate> candidates = candidates_for(node, environment_.candidates, problem);
       const auto name = known.find(node);
       auto kernel = name == known.end() ? nullptr : named(name->second, candidates, weights);
       if (kernel == nullptr) kernel = measured_best(runtime_, streams[0], node, problem, candidates, weights);

@@ -22,7 +22,6 @@ struct BackendOptions {
   int max_batch = 1;                      // images that run together; more than kLargestBatch are split
   Mode mode = Mode::ReduceOverhead;
   bool allow_tf32 = false;
-  bool overlap = true;  // where the GPU can: kernels start while the ones before them end
   // Told once when a batch did not fit into device memory and smaller ones run instead.
   std::function<void(const std::string&)> warn = [](const std::string&) {};
 };
@@ -34,11 +33,13 @@ struct Environment {
   std::string gpu, libraries;          // as PlanKey has them
   std::filesystem::path cache_folder;  // empty: choices are not kept
   int max_candidates = kernels::kMaxCandidates;
-  bool overlap = false;  // the GPU has programmatic dependent launch
 };
 
 // The GPU of that number, with the libraries found there. Throws Error when it cannot be used.
-Environment open_environment(int device);
+Environment open_environment(int device, KernelSource source = KernelSource::Auto);
+
+// What computes dense convolutions on a GPU. Touches no device.
+GpuKernels kernels_of(const Gpu& gpu, KernelSource source);
 
 // The versions of what open_environment() finds.
 GpuSoftware software_of(int device);

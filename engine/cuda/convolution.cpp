@@ -12,12 +12,15 @@
 #include "engine/cuda/cublaslt_convolution.h"
 #include "engine/cuda/cudnn_convolution.h"
 #include "engine/cuda/depthwise_convolution.h"
+#include "engine/cuda/own_convolution.h"
 
 namespace damoyolo::cuda {
 namespace {
 
 // How much slower than the one before it a library's next proposal is taken to be: enough to keep their order.
 constexpr double kNextProposal = 1.02;
+// Of our own kernels, those of each generation that are worth timing.
+constexpr std::size_t kOwnProposals = 6;
 
 void require(bool holds, const char* expected) {
   if (!holds) throw Error("a convolution on the device expects {}", expected);
@@ -82,21 +85,46 @@ std::vector<ConvCandidate> expand(const ConvProblem& problem, const ConvMethod& 
   return candidates;
 }
 
-}  // namespace
-
-std::vector<ConvCandidate> conv_candidates(const ConvProblem& problem, Libraries& libraries) {
-  require_valid(problem);
+std::vector<ConvCandidate> library_candidates(const ConvProblem& problem, const Libraries& libraries) {
   std::vector<ConvCandidate> candidates;
   for (const ConvMethod& method :
        conv_methods(problem, {libraries.cudnn != nullptr, libraries.cublaslt != nullptr, libraries.device}))
     std::ranges::move(expand(problem, method, libraries), std::back_inserter(candidates));
-  if (candidates.empty())
-    throw Error("nothing computes a convolution {0}x{0} stride {1} of {2} to {3} channels in {4} here: {5}",
-                problem.kernel, problem.stride, problem.in.c, problem.out.c, name_of(problem.type),
-                fmt::join(libraries.report, "; "));
   std::ranges::stable_sort(candidates, {}, [](const ConvCandidate& candidate) {
     return std::pair(candidate.compiled, candidate.predicted_seconds);
   });
+  return candidates;
+}
+
+[[noreturn]] void throw_none(const ConvProblem& problem, const Libraries& libraries, KernelSource source) {
+  std::vector<std::string> reasons;
+  if (source != KernelSource::Own) reasons = libraries.report;
+  if (source != KernelSource::Library) reasons.push_back(describe_own_kernels(libraries.device.compute_capability));
+  throw Error("nothing computes a convolution {0}x{0} stride {1} of {2} to {3} channels in {4} here: {5}",
+              problem.kernel, problem.stride, problem.in.c, problem.out.c, name_of(problem.type),
+              fmt::join(reasons, "; "));
+}
+
+}  // namespace
+
+std::vector<ConvCandidate> own_candidates(const ConvProblem& problem, const DeviceTraits& device, std::size_t most) {
+  std::vector<ConvCandidate> candidates;
+  for (const OwnConvolution& one : own_convolutions(problem, device, own_kernels(), most))
+    candidates.push_back(
+        {own_name(*one.kernel, one.config), one.predicted_seconds, [problem, one](const ConvWeights& weights) {
+           return make_own_kernel(problem, *one.kernel, one.config, weights);
+         }});
+  return candidates;
+}
+
+std::vector<ConvCandidate> conv_candidates(const ConvProblem& problem, Libraries& libraries, KernelSource source) {
+  require_valid(problem);
+  std::vector<ConvCandidate> candidates;
+  // Depthwise convolutions are ours in any case, where cuDNN is not faster.
+  if (source != KernelSource::Own || problem.groups > 1) candidates = library_candidates(problem, libraries);
+  if (source != KernelSource::Library)
+    std::ranges::move(own_candidates(problem, libraries.device, kOwnProposals), std::back_inserter(candidates));
+  if (candidates.empty()) throw_none(problem, libraries, source);
   return candidates;
 }
 

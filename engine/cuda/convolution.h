@@ -16,7 +16,9 @@
 #include "engine/conv_weights.h"
 #include "engine/core/activation.h"
 #include "engine/core/dtype.h"
+#include "engine/cuda/device_traits.h"
 #include "engine/graph.h"
+#include "engine/mode.h"
 #include "kernels/tensor.h"
 
 namespace damoyolo::cuda {
@@ -77,9 +79,15 @@ struct ConvCandidate {
 };
 
 // All that can compute the problem on the current device, the fastest by prediction first, but those that a library
-// has to compile last: only autotuning should spend that time while there are others. A library may still refuse one
-// when it is made, with Error; then take the next. Throws Error when there is none, or the problem breaks the rules
-// above.
-std::vector<ConvCandidate> conv_candidates(const ConvProblem& problem, Libraries& libraries);
+// has to compile behind: only autotuning should spend that time while there are others. Behind all of a library's come
+// the best few of our own tensor-core kernels, since no device has confirmed their predictions. A library may still
+// refuse one when it is made, with Error; then take the next. Throws Error when there is none, or the problem breaks
+// the rules above.
+std::vector<ConvCandidate> conv_candidates(const ConvProblem& problem, Libraries& libraries,
+                                           KernelSource source = KernelSource::Auto);
+
+// All configurations of our own kernels that take the problem, for measurements; the best by prediction first.
+std::vector<ConvCandidate> own_candidates(const ConvProblem& problem, const DeviceTraits& device,
+                                          std::size_t most = ~std::size_t{0});
 
 }  // namespace damoyolo::cuda

@@ -9,6 +9,7 @@
 #include "engine/cuda/backend.h"
 #include "engine/cuda/device_runtime.h"
 #include "engine/cuda/library.h"
+#include "engine/cuda/own_convolution.h"
 #include "engine/cuda/plan_cache.h"
 
 namespace damoyolo::cuda {
@@ -26,18 +27,34 @@ GpuSoftware software_of(int device) {
   return software;
 }
 
-Environment open_environment(int device) {
+GpuKernels kernels_of(const Gpu& gpu, KernelSource source) {
+  GpuKernels kernels;
+  const int compute_capability = 10 * gpu.major + gpu.minor;
+  if (source != KernelSource::Own) {
+    const Libraries libraries = find_libraries();
+    kernels.report = libraries.report;
+    // cuBLASLt knows 1×1 convolutions alone.
+    kernels.in_fp32 = kernels.in_16_bits = libraries.cudnn != nullptr;
+  }
+  if (source != KernelSource::Library) {
+    kernels.report.push_back(describe_own_kernels(compute_capability));
+    kernels.in_16_bits |= own_kernels_run_on(compute_capability);
+  }
+  return kernels;
+}
+
+Environment open_environment(int device, KernelSource source) {
   const GpuList gpus = find_gpus();
   const Gpu& gpu = gpu_at(gpus, device);
   Environment environment;
   environment.runtime = open_runtime(device);
   const auto libraries = std::make_shared<Libraries>(open_libraries());
-  environment.candidates = [libraries](const ConvProblem& problem) { return conv_candidates(problem, *libraries); };
+  environment.candidates = remembered(
+      [libraries, source](const ConvProblem& problem) { return conv_candidates(problem, *libraries, source); });
   environment.gpu = fmt::format("{}, {}.{}", gpu.name, gpu.major, gpu.minor);
-  environment.libraries =
-      fmt::format("driver {}, CUDA {}, {}", gpu.driver, gpu.runtime, fmt::join(libraries->report, ", "));
+  environment.libraries = fmt::format("driver {}, CUDA {}, {}, kernels {}", gpu.driver, gpu.runtime,
+                                      fmt::join(libraries->report, ", "), name_of(source));
   environment.cache_folder = plan_cache_folder();
-  environment.overlap = gpu.major >= 9;
   // Compute capability 7.5 has less shared memory to sort in.
   if (gpu.major < 8) environment.max_candidates = kernels::kMaxCandidates / 2;
   return environment;

@@ -1,5 +1,6 @@
 #include "engine/cuda/kernel_choice.h"
 
+#include <algorithm>
 #include <utility>
 
 #include "engine/core/error.h"
@@ -12,6 +13,26 @@ namespace {
 }
 
 }  // namespace
+
+CandidateSource remembered(CandidateSource source) {
+  using Known = std::vector<std::pair<ConvProblem, std::vector<ConvCandidate>>>;
+  return [source = std::move(source), known = std::make_shared<Known>()](const ConvProblem& problem) {
+    const auto found = std::ranges::find(*known, problem, &Known::value_type::first);
+    if (found != known->end()) return found->second;
+    return known->emplace_back(problem, source(problem)).second;
+  };
+}
+
+std::vector<ConvCandidate> candidates_for(const std::string& node, const CandidateSource& source,
+                                          const ConvProblem& problem) {
+  try {
+    return source(problem);
+  } catch (const OutOfDeviceMemory&) {
+    throw;
+  } catch (const Error& error) {
+    none_works(node, error.what());
+  }
+}
 
 std::unique_ptr<ConvKernel> predicted_best(const std::string& node, const std::vector<ConvCandidate>& candidates,
                                            const ConvWeights& weights) {

@@ -14,6 +14,13 @@ namespace damoyolo::cuda {
 
 using CandidateSource = std::function<std::vector<ConvCandidate>(const ConvProblem&)>;
 
+// Remembers what `source` gave for every problem: asking libraries takes milliseconds, and layers repeat.
+CandidateSource remembered(CandidateSource source);
+
+// What `source` gives for the node's problem; its Error names the node.
+std::vector<ConvCandidate> candidates_for(const std::string& node, const CandidateSource& source,
+                                          const ConvProblem& problem);
+
 // The best one by prediction that can be made here. Throws Error naming the node when none can.
 std::unique_ptr<ConvKernel> predicted_best(const std::string& node, const std::vector<ConvCandidate>& candidates,
                                            const ConvWeights& weights);

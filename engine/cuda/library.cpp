@@ -93,7 +93,8 @@ void resolve(void* library, const char* name, const std::string& path, Function&
   if (!function) throw Error("{} has no function {}", path, name);
 }
 
-std::unique_ptr<Cudnn> open_cudnn(std::vector<std::string>& report) {
+// on_device: with a handle on the current device.
+std::unique_ptr<Cudnn> open_cudnn(std::vector<std::string>& report, bool on_device) {
   const OpenedLibrary library = open_library({"libcudnn.so.9"}, "cudnnGetVersion");
   if (!library.handle) {
     report.push_back("cuDNN: " + library.reason);
@@ -107,7 +108,7 @@ std::unique_ptr<Cudnn> open_cudnn(std::vector<std::string>& report) {
     const auto version = cudnn->functions.cudnnGetVersion();
     if (version / 10000 != CUDNN_MAJOR)
       throw Error("{} is version {}, where {}.x is needed", library.path, version, CUDNN_MAJOR);
-    check(cudnn->functions, cudnn->functions.cudnnCreate(&cudnn->handle), "cudnnCreate");
+    if (on_device) check(cudnn->functions, cudnn->functions.cudnnCreate(&cudnn->handle), "cudnnCreate");
     report.push_back(
         fmt::format("cuDNN {}.{}.{}: {}", version / 10000, version / 100 % 100, version % 100, library.path));
     return cudnn;
@@ -117,7 +118,7 @@ std::unique_ptr<Cudnn> open_cudnn(std::vector<std::string>& report) {
   }
 }
 
-std::unique_ptr<CublasLt> open_cublaslt(std::vector<std::string>& report) {
+std::unique_ptr<CublasLt> open_cublaslt(std::vector<std::string>& report, bool on_device) {
   const OpenedLibrary library = open_library({"libcublasLt.so.13", "libcublasLt.so.12"}, "cublasLtGetVersion");
   if (!library.handle) {
     report.push_back("cuBLASLt: " + library.reason);
@@ -130,7 +131,7 @@ std::unique_ptr<CublasLt> open_cublaslt(std::vector<std::string>& report) {
 #undef DAMOYOLO_RESOLVE
     const auto version = cublaslt->functions.cublasLtGetVersion();
     if (version < 120000) throw Error("{} is version {}, where 12.0 or later is needed", library.path, version);
-    check(cublaslt->functions, cublaslt->functions.cublasLtCreate(&cublaslt->handle), "cublasLtCreate");
+    if (on_device) check(cublaslt->functions, cublaslt->functions.cublasLtCreate(&cublaslt->handle), "cublasLtCreate");
     report.push_back(
         fmt::format("cuBLASLt {}.{}.{}: {}", version / 10000, version / 100 % 100, version % 100, library.path));
     return cublaslt;
@@ -138,6 +139,13 @@ std::unique_ptr<CublasLt> open_cublaslt(std::vector<std::string>& report) {
     report.push_back(fmt::format("cuBLASLt: {}", error.what()));
     return nullptr;
   }
+}
+
+void load(Libraries& libraries, bool on_device) {
+  // cuDNN's engines use cuBLASLt and the run-time compiler by name, and find them when they are loaded already.
+  libraries.cublaslt = open_cublaslt(libraries.report, on_device);
+  open_library({"libnvrtc.so.13", "libnvrtc.so.12"}, "nvrtcVersion");
+  libraries.cudnn = open_cudnn(libraries.report, on_device);
 }
 
 double attribute(cudaDeviceAttr which, int device) {
@@ -191,6 +199,12 @@ std::vector<fs::path> library_folders(const std::function<std::string(const char
   return existing;
 }
 
+Libraries find_libraries() {
+  Libraries libraries;
+  load(libraries, false);
+  return libraries;
+}
+
 Libraries open_libraries() {
   int device = 0;
   check(cudaGetDevice(&device), "cudaGetDevice");
@@ -207,10 +221,7 @@ Libraries open_libraries() {
   properties.l2_bytes = count(cudaDevAttrL2CacheSize);
   properties.shared_bytes = count(cudaDevAttrMaxSharedMemoryPerMultiprocessor);
   libraries.device = device_traits(properties);
-  // cuDNN's engines use cuBLASLt and the run-time compiler by name, and find them when they are loaded already.
-  libraries.cublaslt = open_cublaslt(libraries.report);
-  open_library({"libnvrtc.so.13", "libnvrtc.so.12"}, "nvrtcVersion");
-  libraries.cudnn = open_cudnn(libraries.report);
+  load(libraries, true);
   return libraries;
 }
 

@@ -78,6 +78,9 @@ struct Libraries {
 // no device.
 Libraries open_libraries();
 
+// The same libraries without handles, and no device: touches none.
+Libraries find_libraries();
+
 // The folders of toolkits and Python environments in which the libraries may lie, best first; they exist.
 // `environment` gives the value of a variable, or "".
 std::vector<std::filesystem::path> library_folders(const std::function<std::string(const char*)>& environment);

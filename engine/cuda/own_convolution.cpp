@@ -1,0 +1,159 @@
+#include "engine/cuda/own_convolution.h"
+
+#include <cuda_runtime_api.h>
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <cstddef>
+#include <utility>
+
+#include "engine/core/error.h"
+#include "engine/cuda/conv_packing.h"
+#include "engine/cuda/conv_split.h"
+#include "engine/cuda/uploaded.h"
+#include "kernels/conv_sm80.h"
+
+namespace damoyolo::cuda {
+namespace {
+
+using kernels::ConvConfig;
+using kernels::Convolution;
+
+constexpr int kVector = 8;  // 16-bit elements in the 16 bytes that kernels move at a time
+
+bool is_read_in_place(const ConvProblem& problem) {
+  return problem.in.c % kVector == 0 && problem.in_pixel_stride % kVector == 0 && problem.alignment >= 16;
+}
+
+// What the kernel computes: the problem itself, or with an input of its own in whole vectors of channels.
+ConvProblem for_kernel(ConvProblem problem) {
+  if (is_read_in_place(problem)) return problem;
+  problem.in.c = problem.in_pixel_stride = (problem.in.c + kVector - 1) / kVector * kVector;
+  return problem;
+}
+
+Convolution convolution_of(const ConvProblem& problem, const ConvPointers& pointers) {
+  Convolution convolution;
+  convolution.x = input_view(problem, pointers.in);
+  convolution.kernel = problem.kernel;
+  convolution.stride = problem.stride;
+  convolution.y = output_view(problem, pointers.out);
+  // The sum alone is split off, so that all steps are left to the kernel's epilogue.
+  convolution.epilogue = remaining_epilogue(problem, split(problem, 0), nullptr, pointers.residual);
+  return convolution;
+}
+
+// Stands for tensors that have no place yet.
+Convolution convolution_of(const ConvProblem& problem) {
+  alignas(256) static std::byte anywhere{};
+  return convolution_of(problem, {&anywhere, &anywhere, &anywhere, nullptr});
+}
+
+class OwnConvKernel : public ConvKernel {
+ public:
+  OwnConvKernel(const ConvProblem& problem, const OwnKernel& kernel, const ConvConfig& config,
+                const ConvWeights& weights)
+      : given_(problem),
+        problem_(for_kernel(problem)),
+        kernel_(kernel),
+        config_(config),
+        memory_(kernel.memory(convolution_of(problem_), config)),
+        weights_(pack_channels_last(problem, weights, problem_.in.c)),
+        bias_(std::as_bytes(std::span(weights.bias))) {
+    if (memory_.tickets > 0) tickets_ = ZeroedMemory(memory_.tickets * sizeof(unsigned));
+  }
+
+  std::string name() const override { return own_name(kernel_, config_); }
+  std::size_t workspace_bytes() const override { return copy_bytes() + memory_.workspace_bytes; }
+
+  void run(const ConvPointers& pointers, kernels::Stream stream) override {
+    ConvPointers own = pointers;
+    if (!is_read_in_place(given_)) {
+      own.in = pointers.workspace;
+      copy_input(pointers, stream);
+    }
+    Convolution convolution = convolution_of(problem_, own);
+    convolution.weights = weights_.data();
+    convolution.epilogue.bias = static_cast<const float*>(bias_.data());
+    convolution.workspace = static_cast<std::byte*>(pointers.workspace) + copy_bytes();
+    convolution.tickets = static_cast<unsigned*>(tickets_.data());
+    kernel_.launch(convolution, config_, stream);
+  }
+
+ private:
+  std::size_t copy_bytes() const {
+    return is_read_in_place(given_) ? 0 : workspace_bytes_of(problem_.in, problem_.type);
+  }
+
+  // To the start of the workspace, with zeros for the channels that only the kernel has.
+  void copy_input(const ConvPointers& pointers, kernels::Stream stream) const {
+    kernels::TensorView copy = input_view(problem_, pointers.workspace);
+    copy.c = given_.in.c;
+    const cudaError_t result = cudaMemsetAsync(pointers.workspace, 0, copy_bytes(), stream.handle);
+    if (result != cudaSuccess) throw Error("cudaMemsetAsync: {}", cudaGetErrorString(result));
+    // After what is no kernel, a kernel cannot start early.
+    kernels::launch_epilogue(input_view(given_, pointers.in), copy, {}, {stream.handle});
+  }
+
+  ConvProblem given_, problem_;
+  const OwnKernel& kernel_;
+  ConvConfig config_;
+  kernels::ConvMemory memory_;
+  Uploaded weights_, bias_;
+  ZeroedMemory tickets_;
+};
+
+}  // namespace
+
+std::span<const OwnKernel> own_kernels() {
+  static constexpr OwnKernel kKernels[] = {
+      {ConvGeneration::Sm80, "sm80", kernels::conv_sm80_configs, kernels::conv_sm80_fits, kernels::conv_sm80_memory,
+       kernels::launch_conv_sm80}};
+  return kKernels;
+}
+
+bool own_kernels_run_on(int compute_capability) {
+  DeviceTraits device;
+  device.compute_capability = compute_capability;
+  return std::ranges::any_of(own_kernels(),
+                             [&](const OwnKernel& kernel) { return runs_on(kernel.generation, device); });
+}
+
+std::string describe_own_kernels(int compute_capability) {
+  return own_kernels_run_on(compute_capability) ? "our own kernels compute in bf16 and fp16"
+                                                : "our own kernels need compute capability 8.0 or later";
+}
+
+std::vector<OwnConvolution> own_convolutions(const ConvProblem& problem, const DeviceTraits& device,
+                                             std::span<const OwnKernel> kernels, std::size_t most) {
+  std::vector<OwnConvolution> all;
+  if (!has_tensor_core_kernel(problem)) return all;
+  const ConvProblem computed = for_kernel(problem);
+  const Convolution convolution = convolution_of(computed);
+  for (const OwnKernel& kernel : kernels) {
+    if (!runs_on(kernel.generation, device)) continue;
+    std::size_t taken = 0;
+    for (const ConvPrediction& one : predict(computed, device, kernel.generation, kernel.configs())) {
+      if (taken == most) break;
+      if (!kernel.fits(convolution, one.config)) continue;
+      all.push_back({&kernel, one.config, one.seconds});
+      ++taken;
+    }
+  }
+  std::ranges::stable_sort(all, {}, &OwnConvolution::predicted_seconds);
+  return all;
+}
+
+std::string own_name(const OwnKernel& kernel, const ConvConfig& config) {
+  std::string name = fmt::format("own:{}:{}x{}x{}:s{}", kernel.name, config.m, config.n, config.k, config.stages);
+  if (config.columns > 0) name += fmt::format(",c{}", config.columns);
+  if (config.split > 1) name += fmt::format(",split{}", config.split);
+  return name;
+}
+
+std::unique_ptr<ConvKernel> make_own_kernel(const ConvProblem& problem, const OwnKernel& kernel,
+                                            const ConvConfig& config, const ConvWeights& weights) {
+  return std::make_unique<OwnConvKernel>(problem, kernel, config, weights);
+}
+
+}  // namespace damoyolo::cuda

@@ -1,0 +1,143 @@
+// Which configurations our own convolutions would try, on devices that are only described.
+#include "engine/cuda/conv_heuristics.h"
+
+#include <doctest/doctest.h>
+
+#include <algorithm>
+#include <cmath>
+
+#include "bench/layers/layer_table.h"
+#include "engine/cuda/own_convolution.h"
+
+using namespace damoyolo;
+using namespace damoyolo::cuda;
+using kernels::ConvConfig;
+
+namespace {
+
+DeviceTraits a100() { return device_traits({80, 108, 1.41e9, 1.593e9, 5120, 40 << 20, 164 << 10}); }
+DeviceTraits h100() { return device_traits({90, 132, 1.98e9, 2.619e9, 5120, 50 << 20, 228 << 10}); }
+
+// 3×3 with as many channels in as out.
+ConvProblem square(int size, int channels, int batch = 1) {
+  ConvProblem problem;
+  problem.in = problem.out = {batch, size, size, channels};
+  problem.in_pixel_stride = problem.out_pixel_stride = channels;
+  problem.kernel = 3;
+  problem.type = problem.out_type = DType::BF16;
+  return problem;
+}
+
+// A kernel on a device it runs on.
+struct Generation {
+  ConvGeneration generation;
+  DeviceTraits device;
+  std::span<const ConvConfig> configs;
+};
+std::vector<Generation> generations() {
+  std::vector<Generation> result;
+  for (const OwnKernel& kernel : own_kernels())
+    for (const DeviceTraits& device : {a100(), h100()})
+      if (runs_on(kernel.generation, device)) result.push_back({kernel.generation, device, kernel.configs()});
+  REQUIRE(result.size() >= 2);
+  return result;
+}
+
+std::vector<ConvPrediction> predict(const ConvProblem& problem, const Generation& on) {
+  return damoyolo::cuda::predict(problem, on.device, on.generation, on.configs);
+}
+
+double best(const ConvProblem& problem, const Generation& on) { return predict(problem, on).front().seconds; }
+
+// Blocks for a problem with square().
+double blocks(const ConvProblem& problem, const ConvConfig& config) {
+  return std::ceil(static_cast<double>(problem.out.pixels()) / config.m) *
+         std::ceil(static_cast<double>(problem.out.c) / config.n) * config.split;
+}
+
+}  // namespace
+
+TEST_CASE("kernels run on the devices they are made for") {
+  const auto device = [](int compute_capability) { return device_traits({compute_capability, 100, 1e9, 1e9, 256}); };
+  CHECK_FALSE(runs_on(ConvGeneration::Sm80, device(75)));
+  for (const int capability : {80, 86, 89, 90, 100, 120}) {
+    CHECK(runs_on(ConvGeneration::Sm80, device(capability)));
+    CHECK(runs_on(ConvGeneration::Sm90, device(capability)) == (capability == 90));
+  }
+}
+
+TEST_CASE("small maps are shared by all multiprocessors, large ones are not split") {
+  for (const Generation& on : generations()) {
+    const ConvProblem small = square(20, 384), large = square(160, 32);
+    const ConvPrediction first = predict(small, on).front();
+    CHECK(blocks(small, first.config) > 0.7 * on.device.multiprocessors);
+    CHECK(first.config.split > 1);
+    CHECK(predict(large, on).front().config.split == 1);
+    CHECK(predict(square(20, 384, 32), on).front().config.split == 1);
+    // Larger tiles read less, once there are enough of them.
+    const ConvConfig many = predict(square(80, 256, 32), on).front().config;
+    CHECK(many.m * many.n > first.config.m * first.config.n);
+    CHECK(many.m * many.n >= 128 * 128);
+  }
+}
+
+TEST_CASE("more work is never predicted to take less time") {
+  for (const Generation& on : generations()) {
+    for (const int batch : {1, 2, 4, 8, 16}) {
+      CHECK(best(square(40, 128, 2 * batch), on) >= best(square(40, 128, batch), on));
+      CHECK(best(square(40, 256, batch), on) >= best(square(40, 128, batch), on));
+      CHECK(best(square(80, 128, batch), on) >= best(square(40, 128, batch), on));
+    }
+    // In the limit it takes twice the time.
+    CHECK(best(square(80, 256, 32), on) == doctest::Approx(2 * best(square(80, 256, 16), on)).epsilon(0.1));
+  }
+}
+
+TEST_CASE("no prediction is faster than the device") {
+  for (const Generation& on : generations())
+    for (const Layer& layer : read_layers())
+      for (const int batch : {1, 32}) {
+        const ConvProblem problem = with_batch(layer.problem, batch);
+        const double flops =
+            2.0 * problem.kernel * problem.kernel * problem.in.c * static_cast<double>(problem.out.elements());
+        for (const ConvPrediction& one : predict(problem, on)) REQUIRE(one.seconds > flops / on.device.half_flops);
+      }
+}
+
+TEST_CASE("what is proposed is legal, best first") {
+  for (const Generation& on : generations())
+    for (const ConvProblem& problem : {square(20, 384), square(13, 48, 3), square(160, 32)}) {
+      const auto all = predict(problem, on);
+      CHECK(std::ranges::is_sorted(all, {}, &ConvPrediction::seconds));
+      for (const ConvPrediction& one : all) {
+        ConvConfig whole = one.config;
+        whole.split = 1;
+        CHECK(std::ranges::count(on.configs, whole) == 1);
+        CHECK(one.config.split <= kernels::kMaxConvSplit);
+        CHECK(one.config.columns <= 2 * problem.out.w);
+      }
+    }
+  // Too large for the device's shared memory.
+  const ConvConfig huge[] = {{256, 256, 64, 8}}, modest[] = {{64, 64, 64, 3}};
+  CHECK(damoyolo::cuda::predict(square(20, 64), a100(), ConvGeneration::Sm80, huge).empty());
+  CHECK_FALSE(damoyolo::cuda::predict(square(20, 64), a100(), ConvGeneration::Sm80, modest).empty());
+  // A product needs no rectangles of pixels.
+  const ConvConfig rectangle[] = {{64, 64, 64, 3, 8}};
+  ConvProblem product = square(20, 64);
+  product.kernel = 1;
+  CHECK(damoyolo::cuda::predict(product, h100(), ConvGeneration::Sm90, rectangle).empty());
+}
+
+TEST_CASE("every layer of every variant has candidates that its kernel takes") {
+  for (const Generation& on : generations())
+    for (const Layer& layer : read_layers())
+      for (const int batch : {1, 8, 32})
+        for (const DType type : {DType::BF16, DType::F16}) {
+          const ConvProblem problem = with_type(with_batch(layer.problem, batch), type);
+          CAPTURE(describe(problem));
+          REQUIRE(has_tensor_core_kernel(problem));
+          const auto offered = own_convolutions(problem, on.device, own_kernels(), 8);
+          CHECK(std::ranges::count(offered, on.generation,
+                                   [](const OwnConvolution& one) { return one.kernel->generation; }) >= 2);
+        }
+}

@@ -1,0 +1,216 @@
+// Our own convolutions as the backend uses them: what is offered, and that the kernels, through the SIMT shim, compute
+// what a problem means.
+#include "engine/cuda/own_convolution.h"
+
+#include <doctest/doctest.h>
+
+#include <algorithm>
+#include <cstring>
+
+#include "tests/compare.h"
+#include "tests/cuda/host_convolution.h"
+#include "tests/cuda/host_runtime.h"
+#include "tests/golden_generator.h"
+
+using namespace damoyolo;
+using namespace damoyolo::cuda;
+using kernels::ConvConfig;
+using kernels::Convolution;
+
+namespace {
+
+DeviceTraits h100() { return device_traits({90, 132, 1.98e9, 2.619e9, 5120, 50 << 20, 228 << 10}); }
+
+// A slice of 16 of 40 channels into 24 of 32.
+ConvProblem slices() {
+  ConvProblem problem;
+  problem.in = {2, 7, 10, 16};
+  problem.out = {2, 7, 10, 24};
+  problem.in_pixel_stride = 40;
+  problem.out_pixel_stride = 32;
+  problem.kernel = 3;
+  problem.act = Activation::Relu;
+  problem.type = problem.out_type = DType::BF16;
+  return problem;
+}
+
+constexpr ConvConfig kListed[] = {{128, 64, 64, 4}, {64, 64, 64, 4, 16}, {64, 32, 64, 4}};
+
+// A kernel of which only the launches are seen.
+struct Launch {
+  Convolution convolution;
+  ConvConfig config;
+  bool overlap = false;
+};
+std::vector<Launch> launches;
+
+const OwnKernel kRecorded{ConvGeneration::Sm80,
+                          "fake",
+                          [] { return std::span<const ConvConfig>(kListed); },
+                          [](const Convolution& convolution, const ConvConfig& config) {
+                            return convolution.x.c % 8 == 0 && config.n != 32;
+                          },
+                          [](const Convolution&, const ConvConfig& config) {
+                            return config.split > 1 ? kernels::ConvMemory{1000, 3} : kernels::ConvMemory{};
+                          },
+                          [](const Convolution& convolution, const ConvConfig& config, kernels::Stream stream) {
+                            launches.push_back({convolution, config, stream.overlap});
+                          }};
+
+// In [−1, 1).
+std::vector<float> values(std::string_view name, std::size_t count) {
+  std::vector<float> result;
+  for (std::size_t i = 0; i < count; ++i) result.push_back(2 * golden_uniform(fnv1a64(name), i) - 1);
+  return result;
+}
+
+ConvWeights weights_for(const ConvProblem& problem) {
+  ConvWeights weights;
+  weights.weight =
+      values("weights", static_cast<std::size_t>(problem.out.c * problem.in.c * problem.kernel * problem.kernel));
+  weights.bias = values("bias", static_cast<std::size_t>(problem.out.c));
+  return weights;
+}
+
+std::vector<std::uint16_t> bf16(const std::vector<float>& values) {
+  std::vector<std::uint16_t> result;
+  for (const float value : values) result.push_back(bf16_from_float(value));
+  return result;
+}
+
+}  // namespace
+
+TEST_CASE("own convolutions are named by their tiles") {
+  CHECK(own_name(kRecorded, {128, 64, 32, 4}) == "own:fake:128x64x32:s4");
+  CHECK(own_name(kRecorded, {128, 64, 32, 4, 16, 2}) == "own:fake:128x64x32:s4,c16,split2");
+}
+
+TEST_CASE("own convolutions are offered where their kernels run and take the problem") {
+  const std::span<const OwnKernel> one(&kRecorded, 1);
+  const auto offered = own_convolutions(slices(), h100(), one, 100);
+  REQUIRE_FALSE(offered.empty());
+  for (const OwnConvolution& convolution : offered) CHECK(convolution.config.n == 64);
+  CHECK(std::ranges::is_sorted(offered, {}, &OwnConvolution::predicted_seconds));
+  CHECK(own_convolutions(slices(), h100(), one, 1).size() == 1);
+  DeviceTraits turing = h100();
+  turing.compute_capability = 75;
+  CHECK(own_convolutions(slices(), turing, one, 100).empty());
+
+  const auto refused = [&](auto change) {
+    ConvProblem problem = slices();
+    change(problem);
+    return own_convolutions(problem, h100(), one, 100).empty();
+  };
+  CHECK(refused([](ConvProblem& p) { p.type = p.out_type = DType::F32; }));
+  CHECK(refused([](ConvProblem& p) { p.kernel = 5; }));
+  CHECK(refused([](ConvProblem& p) { p.out.c = p.groups = p.in.c; }));
+  CHECK_FALSE(refused([](ConvProblem& p) { p.out_type = DType::F32; }));
+  CHECK_FALSE(refused([](ConvProblem& p) { p.in.c = 12; }));
+}
+
+TEST_CASE("an own convolution is one launch of all of the problem") {
+  ConvProblem problem = slices();
+  problem.residual = ConvProblem::Residual::Half;
+  problem.residual_pixel_stride = 64;
+  problem.residual_first = false;
+  problem.in.h = problem.out.h = 8;
+  const ConvConfig config{128, 64, 64, 4, 0, 2};
+  const auto kernel = make_own_kernel(problem, kRecorded, config, weights_for(problem));
+  CHECK(kernel->name() == "own:fake:128x64x64:s4,split2");
+  CHECK(kernel->workspace_bytes() == 1000);
+  launches.clear();
+  alignas(256) std::byte in{}, out{}, residual{}, workspace{};
+  kernel->run({&in, &out, &residual, &workspace}, {nullptr, true});
+  REQUIRE(launches.size() == 1);
+  const Convolution& launched = launches[0].convolution;
+  CHECK(launches[0].config == config);
+  CHECK(launches[0].overlap);
+  CHECK(launched.x.data == &in);
+  CHECK(launched.x.c == 16);
+  CHECK(launched.x.pixel_stride == 40);
+  CHECK(launched.y.data == &out);
+  CHECK(launched.y.pixel_stride == 32);
+  CHECK(launched.kernel == 3);
+  CHECK(launched.epilogue.act == Activation::Relu);
+  CHECK_FALSE(launched.epilogue.residual_first);
+  CHECK(launched.epilogue.residual.data == &residual);
+  CHECK(launched.epilogue.residual.h == 4);
+  CHECK(launched.epilogue.residual.pixel_stride == 64);
+  CHECK(launched.epilogue.bias != nullptr);
+  CHECK(launched.workspace == &workspace);
+  for (int i = 0; i < 3; ++i) CHECK(launched.tickets[i] == 0);
+}
+
+TEST_CASE("weights of own convolutions have whole vectors of channels, zeros past the problem's") {
+  ConvProblem problem = slices();
+  problem.in.c = 12;
+  const ConvWeights weights = weights_for(problem);
+  const auto kernel = make_own_kernel(problem, kRecorded, kListed[0], weights);
+  const std::size_t pixels = 2 * 7 * 10;
+  const std::vector<std::uint16_t> in = bf16(values("in", pixels * 40));
+  std::vector<std::uint16_t> out(pixels * 32), workspace(pixels * 16, 0xffff);
+  REQUIRE(kernel->workspace_bytes() >= workspace.size() * 2);
+  workspace.resize(kernel->workspace_bytes() / 2);
+  launches.clear();
+  kernel->run({in.data(), out.data(), nullptr, workspace.data()}, {nullptr});
+  REQUIRE(launches.size() == 1);
+  const Convolution& launched = launches[0].convolution;
+  CHECK(launched.x.data == workspace.data());
+  CHECK(launched.x.c == 16);
+  CHECK(launched.x.pixel_stride == 16);
+  for (std::size_t pixel = 0; pixel < pixels; ++pixel)
+    for (std::size_t channel = 0; channel < 16; ++channel)
+      REQUIRE(workspace[pixel * 16 + channel] == (channel < 12 ? in[pixel * 40 + channel] : 0));
+  const auto* packed = static_cast<const std::uint16_t*>(launched.weights);
+  for (std::size_t o = 0; o < 24; ++o)
+    for (std::size_t tap = 0; tap < 9; ++tap)
+      for (std::size_t channel = 0; channel < 16; ++channel)
+        REQUIRE(packed[(o * 9 + tap) * 16 + channel] ==
+                (channel < 12 ? bf16_from_float(weights.weight[(o * 12 + channel) * 9 + tap]) : 0));
+}
+
+TEST_CASE("own kernels give what the convolution means") {
+  HostRuntime runtime;
+  for (const OwnKernel& kernel : own_kernels())
+    for (const int channels : {16, 12})
+      for (const int kernel_size : {1, 3})
+        for (const DType out_type : {DType::BF16, DType::F32}) {
+          ConvProblem problem = slices();
+          problem.in.c = channels;
+          problem.kernel = kernel_size;
+          problem.out_type = out_type;
+          problem.residual = ConvProblem::Residual::Same;
+          problem.residual_pixel_stride = 24;
+          const ConvWeights weights = weights_for(problem);
+          const std::size_t pixels = 2 * 7 * 10;
+          const std::vector<std::uint16_t> in = bf16(values("in", pixels * 40));
+          const std::vector<std::uint16_t> residual = bf16(values("residual", pixels * 24));
+          const std::size_t out_bytes = pixels * 32 * size_of(out_type);
+          const auto result = [&](ConvKernel& made) {
+            std::vector<std::byte> out(out_bytes);
+            const auto workspace = device_memory(runtime, made.workspace_bytes() + 1);
+            made.run({in.data(), out.data(), residual.data(), workspace.get()}, {nullptr});
+            std::vector<float> all;
+            for (std::size_t i = 0; i < pixels * 32; ++i)
+              all.push_back(element_as_float(out.data() + i * size_of(out_type), out_type));
+            return all;
+          };
+          // Weights are rounded to the type before they are used.
+          ConvWeights rounded = weights;
+          for (float& weight : rounded.weight) {
+            const std::uint16_t bits = bf16_from_float(weight);
+            weight = element_as_float(reinterpret_cast<const std::byte*>(&bits), DType::BF16);
+          }
+          HostConvolution expected(problem, rounded, "host", 0);
+          const std::vector<float> exact = result(expected);
+          const auto offered = own_convolutions(problem, h100(), std::span(&kernel, 1), 2);
+          REQUIRE_FALSE(offered.empty());
+          for (const OwnConvolution& one : offered) {
+            const auto made = make_own_kernel(problem, *one.kernel, one.config, weights);
+            CAPTURE(made->name());
+            const std::vector<float> got = result(*made);
+            CHECK(relative_difference(exact, got) < 5e-3);
+            CHECK(result(*made) == got);
+          }
+        }
+}
