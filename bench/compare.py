@@ -1,0 +1,393 @@
+#!/usr/bin/env python3
+"""This engine beside its peers: the same model, device and run, taking turns. bench/run.sh calls this.
+
+    bench/compare.py --weights S.safetensors --device cuda --json report.json [--batch 1,16] [--precision bf16]
+
+Every engine in every configuration is a process of its own (bench/peers/*_bench.py, build/network-bench), which holds
+the model ready on the device. Those of one group of configurations take turns, round after round, one at a time, and
+each measures its own span. Before that, the outputs of each are compared with this engine's fp32 outputs on the CPU,
+which the tests compare with the public model's; one that computes something else is not timed.
+
+Configurations that share a group can be compared, and their ratios are those of neighbouring turns: a drift of the
+device's speed leaves them alone. The report is written after each group, so that a run cut short leaves what it has.
+"""
+
+import argparse
+import contextlib
+import json
+import os
+import pathlib
+import select
+import shutil
+import signal
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+
+import report as reports
+
+sys.path.insert(0, str(pathlib.Path(__file__).parent / "peers"))
+import numpy as np  # noqa: E402
+import tensors  # noqa: E402
+
+ROOT = pathlib.Path(__file__).resolve().parents[1]
+ROUNDS = 10
+CHECKED_IMAGES = 2
+# Relative errors of scores and of boxes against fp32 on the CPU: ‖out − reference‖ / ‖reference‖. Noise makes the scores
+# of a trained model small, and their error in 16 bits larger than that of pictures; another network is off by 1.
+TOLERANCE = {"fp32": 1e-4, "tf32": 3e-2, "bf16": 3e-2, "fp16": 3e-2}
+# What a turn takes beside what is measured, and a group beside its turns, in seconds.
+TURN_SECONDS, GROUP_SECONDS = 3, 10
+
+COMPILED = ("default", "reduce-overhead", "max-autotune")
+# The groups, in order of importance: batch, and the precisions that run in it.
+GPU_GROUPS = [(batch, ["bf16"]) for batch in (1, 16, 32)]
+GPU_GROUPS += [(batch, [precision]) for precision in ("fp16", "fp32", "tf32") for batch in (1, 16)]
+GPU_GROUPS += [(batch, ["bf16"]) for batch in (8, 4, 2)]
+CPU_GROUPS = [(batch, ["fp32", "bf16"]) for batch in (1, 4)]
+
+
+def gpu_group(batch, precision):
+    """What runs in a group, as (engine, precision, mode). max-autotune takes minutes: only for the main question."""
+    main = precision == "bf16" and batch in (1, 16, 32)
+    ours = COMPILED if main else ("reduce-overhead",)
+    theirs = ("eager", "channels-last") + (COMPILED if main else ("reduce-overhead",))
+    group = [("damoyolo", precision, mode) for mode in ours] + [("torch", precision, mode) for mode in theirs]
+    return group + ([("onnxruntime", precision, None)] if precision in ("fp32", "tf32") else [])
+
+
+def cpu_group(batch, precision):
+    group = [("damoyolo", precision, None)]
+    group += [("torch", precision, mode) for mode in ("channels-last", "default")]
+    return group + ([("onnxruntime", precision, None)] if precision == "fp32" else [])
+
+
+class Failed(Exception):
+    pass
+
+
+class Worker:
+    """A process that measures one configuration; see bench/peers/worker.py."""
+
+    def __init__(self, command, log, cache):
+        self.log = log
+        environment = dict(os.environ)
+        if cache:  # nothing compiled or timed before is found again
+            environment.update(XDG_CACHE_HOME=cache, TORCHINDUCTOR_CACHE_DIR=f"{cache}/inductor")
+        self.began = time.monotonic()
+        with open(log, "w") as errors:
+            self.process = subprocess.Popen(
+                command,
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=errors,
+                env=environment,
+                start_new_session=True,
+            )
+        self.received = b""
+
+    def answer(self, seconds):
+        until = time.monotonic() + seconds
+        while b"\n" not in self.received:
+            left = until - time.monotonic()
+            if left <= 0 or not select.select([self.process.stdout], [], [], left)[0]:
+                raise Failed(f"no answer within {seconds:.0f} s")
+            part = os.read(self.process.stdout.fileno(), 1 << 20)
+            if not part:
+                lines = pathlib.Path(self.log).read_text(errors="replace").strip().splitlines()
+                raise Failed(lines[-1] if lines else f"stopped with status {self.process.wait()}")
+            self.received += part
+        line, _, self.received = self.received.partition(b"\n")
+        answer = json.loads(line)
+        if "error" in answer:
+            raise Failed(answer["error"])
+        return answer
+
+    def ask(self, line, seconds):
+        try:
+            self.process.stdin.write(f"{line}\n".encode())
+            self.process.stdin.flush()
+        except BrokenPipeError:
+            pass  # its last words are still to be read
+        return self.answer(seconds)
+
+    def close(self):
+        with contextlib.suppress(BrokenPipeError):
+            self.process.stdin.close()
+        try:
+            self.process.wait(3)
+        except subprocess.TimeoutExpired:
+            pass
+        with contextlib.suppress(ProcessLookupError):  # and what it has started
+            os.killpg(self.process.pid, signal.SIGKILL)
+        self.process.wait()
+
+
+class Lane:
+    """One configuration while its group runs."""
+
+    def __init__(self, configuration, worker):
+        self.configuration = configuration
+        self.worker = worker
+        self.facts = {}  # what the worker says of itself, and first_result_s
+        self.runs = 0  # in each round
+        self.rounds, self.back_to_back = [], []  # milliseconds
+
+
+class Comparison:
+    def __init__(self, args, folder):
+        self.args, self.folder = args, folder
+        self.until = time.monotonic() + args.budget
+        model = json.loads(tensors.read(args.weights)[0]["model"])
+        self.size = model["input_size"]
+        self.workload = {"variant": model["variant"], "size": "x".join(map(str, self.size))}
+        self.images, self.reference = f"{folder}/images.safetensors", None
+        self.report = None
+        self.onnx = {}
+
+    def left(self):
+        return self.until - time.monotonic()
+
+    def wanted(self, peer):
+        engine, _, mode = peer
+        return engine in self.args.peers and (not self.args.mode or mode is None or mode in self.args.mode)
+
+    def command(self, configuration, batch):
+        engine, precision, mode = configuration
+        programs = {
+            "damoyolo": [str(self.args.build / "network-bench")],
+            "torch": [self.args.python, str(ROOT / "bench/peers/torch_bench.py")],
+            "onnxruntime": [self.args.python, str(ROOT / "bench/peers/onnxruntime_bench.py")],
+        }
+        options = {
+            "weights": self.onnx_file(batch) if engine == "onnxruntime" else self.args.weights,
+            "images": self.images,
+            "device": self.args.device,
+            "precision": precision,
+            "mode": mode or "default",
+            "batch": batch,
+            "threads": self.args.threads,
+        }
+        return programs[engine] + [word for name, value in options.items() for word in (f"--{name}", str(value))]
+
+    def onnx_file(self, batch):
+        if batch not in self.onnx:
+            path = f"{self.folder}/{batch}.onnx"
+            exporter = ROOT / "bench/peers/export_onnx.py"
+            command = [self.args.python, str(exporter), self.args.weights, path, "--batch", str(batch)]
+            try:
+                subprocess.run(command, capture_output=True, text=True, check=True, timeout=max(self.left(), 1))
+            except subprocess.CalledProcessError as error:
+                raise Failed(f"the model could not be exported: {error.stderr.strip().splitlines()[-1]}")
+            except subprocess.TimeoutExpired:
+                raise Failed("there was no time to export the model")
+            self.onnx[batch] = path
+        return self.onnx[batch]
+
+    def compute_reference(self):
+        pixels = tensors.golden_bytes("input", CHECKED_IMAGES * 3 * self.size[0] * self.size[1])
+        tensors.write(self.images, {"images": pixels.reshape(CHECKED_IMAGES, *self.size, 3)})
+        path = f"{self.folder}/reference.safetensors"
+        command = [self.args.build / "damoyolo", "forward", "-w", self.args.weights, "-i", self.images, "-o", path]
+        command += ["--device", "cpu", "--precision", "fp32"]
+        subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
+        self.reference = tensors.read(path)[1]
+
+    def check(self, lane):
+        path = f"{self.folder}/outputs.safetensors"
+        lane.worker.ask(f"outputs {path}", 60)
+        outputs = tensors.read(path)[1]
+        bound = TOLERANCE[lane.configuration[1]]
+        for name in ("scores", "boxes"):
+            expected = self.reference[name][: len(outputs[name])]
+            if expected.shape != outputs[name].shape:
+                raise Failed(f"{name} have the shape {outputs[name].shape}, expected {expected.shape}")
+            error = np.linalg.norm(outputs[name] - expected) / np.linalg.norm(expected)
+            if not error <= bound:
+                raise Failed(f"its {name} have a relative error of {error:.2g}, expected at most {bound:g}")
+
+    def left_out(self, configuration, batch, reason):
+        engine, precision, mode = configuration
+        print(f"  left out: {describe(configuration)}: {reason}", flush=True)
+        row = {"engine": engine, **self.workload, "precision": precision, "mode": mode, "batch": batch}
+        self.report["left_out"].append({**row, "reason": reason})
+
+    def start(self, configuration, batch, cold):
+        name = "-".join(word for word in (*configuration, str(batch)) if word)
+        cache = tempfile.mkdtemp(dir=self.folder) if cold else None
+        return Lane(configuration, Worker(self.command(configuration, batch), f"{self.folder}/{name}.log", cache))
+
+    def prepare(self, configurations, batch):
+        """The lanes that are ready and compute what they should. One by one those whose first result is of interest,
+        then the others together: compiling takes processors, and nothing is timed meanwhile."""
+        lanes = []
+        reserved = self.measuring_takes(configurations)
+
+        def wait_for(lane, alone):
+            try:
+                seconds = min(self.args.prepare, self.left() - reserved)
+                lane.facts = lane.worker.answer(max(seconds - (time.monotonic() - lane.worker.began), 1))
+                if alone:
+                    lane.facts["first_result_s"] = time.monotonic() - lane.worker.began
+                self.check(lane)
+                lanes.append(lane)
+            except (Failed, OSError, ValueError) as error:
+                lane.worker.close()
+                self.left_out(lane.configuration, batch, str(error))
+
+        together = []
+        for configuration in configurations:
+            engine, _, mode = configuration
+            timed = batch == 1 and mode in ("channels-last", "reduce-overhead")
+            alone = timed or engine == "damoyolo" or self.args.device == "cpu"
+            try:
+                if alone:
+                    wait_for(self.start(configuration, batch, cold=True), alone=True)
+                else:
+                    together.append(configuration)
+            except Failed as error:
+                self.left_out(configuration, batch, str(error))
+        started = []
+        for configuration in together:
+            try:
+                started.append(self.start(configuration, batch, cold=False))
+            except Failed as error:
+                self.left_out(configuration, batch, str(error))
+        for lane in started:
+            wait_for(lane, alone=False)
+        return lanes
+
+    def measure(self, lanes, batch):
+        """Each lane gets its seconds, in rounds."""
+        for round_number in range(ROUNDS):
+            for lane in list(lanes):
+                try:
+                    if not lane.rounds:
+                        once = statistics.median(lane.worker.ask("run 3", 120)["alone_ms"])
+                        lane.runs = max(3, round(1e3 * self.args.seconds / ROUNDS / once))
+                    times = lane.worker.ask(f"run {lane.runs}", 120)
+                    lane.rounds.append(times["alone_ms"])
+                    lane.back_to_back += times["back_to_back_ms"]
+                except (Failed, ValueError) as error:
+                    lane.worker.close()
+                    lanes.remove(lane)
+                    self.left_out(lane.configuration, batch, str(error))
+        for lane in lanes:
+            try:
+                lane.facts.update(lane.worker.ask("memory", 60))
+            except Failed:
+                pass  # its times stand
+
+    def entry(self, lane, batch):
+        _, precision, mode = lane.configuration
+        milliseconds = [time for times in lane.rounds for time in times]
+        entry = {"engine": lane.facts["engine"], **self.workload}
+        if "engine_version" in lane.facts:
+            entry["engine_version"] = lane.facts["engine_version"]
+        entry.update({"precision": precision, "mode": mode, "batch": batch, "span": "network"})
+        entry.update(reports.summary(milliseconds, batch))
+        if lane.back_to_back:
+            entry["back_to_back_ms"] = statistics.median(lane.back_to_back)
+        for name in ("device_memory_mb", "first_result_s", "plan_s"):
+            entry[name] = lane.facts.get(name)
+        print(f"  {describe(lane.configuration):<32} {entry['median_ms']:9.3f} ms", flush=True)
+        return {name: float(f"{value:.6g}") if isinstance(value, float) else value for name, value in entry.items()}
+
+    def ratios(self, lanes, batch):
+        """How many times faster each of ours is than each of theirs."""
+        rows = []
+        for ours in lanes:
+            for theirs in lanes:
+                if ours.configuration[0] != "damoyolo" or theirs.configuration[0] == "damoyolo":
+                    continue
+                medians = [(statistics.median(a), statistics.median(b)) for a, b in zip(ours.rounds, theirs.rounds)]
+                values = [b / a for a, b in medians]
+                row = {**self.workload, "batch": batch, "span": "network"}
+                for name, lane in (("of", ours), ("over", theirs)):
+                    row[name] = dict(zip(("engine", "precision", "mode"), lane.configuration))
+                figures = {"ratio": statistics.median(values), "low": min(values), "high": max(values)}
+                row.update({name: round(value, 4) for name, value in figures.items()}, rounds=len(values))
+                rows.append(row)
+        return rows
+
+    def measuring_takes(self, configurations):
+        return GROUP_SECONDS + len(configurations) * (self.args.seconds + TURN_SECONDS)
+
+    def run_group(self, batch, precisions):
+        make = gpu_group if self.args.device == "cuda" else cpu_group
+        configurations = [c for precision in precisions for c in make(batch, precision)]
+        configurations = [c for c in configurations if c[0] == "damoyolo" or self.wanted(c)]
+        if self.left() < self.measuring_takes(configurations) + GROUP_SECONDS:
+            for configuration in configurations:
+                self.left_out(configuration, batch, "the time was used up")
+            return
+        lanes = []
+        try:
+            lanes = self.prepare(configurations, batch)
+            self.measure(lanes, batch)
+            self.report["entries"] += [self.entry(lane, batch) for lane in lanes]
+            self.report["ratios"] += self.ratios(lanes, batch)
+        finally:
+            for lane in lanes:
+                lane.worker.close()
+
+    def run(self):
+        self.report = header(self.args)
+        self.compute_reference()
+        groups = GPU_GROUPS if self.args.device == "cuda" else CPU_GROUPS
+        for batch, precisions in groups:
+            precisions = [p for p in precisions if not self.args.precision or p in self.args.precision]
+            if not precisions or (self.args.batch and batch not in self.args.batch):
+                continue
+            print(f"{self.workload['variant']}, batch {batch}, {' and '.join(precisions)}:", flush=True)
+            self.run_group(batch, precisions)
+            reports.write(self.report, self.args.json)
+
+
+def describe(configuration):
+    return " ".join(word for word in configuration if word)
+
+
+def header(args):
+    """Device, versions and commit as the engine says them."""
+    report = json.loads(pathlib.Path(args.header).read_text()) if args.header else {}
+    empty = dict.fromkeys(("driver", "cuda", "cudnn", "commit"))
+    report = {"device": args.device, **empty, "ceilings": {"copy_gbs": None, "bf16_tflops": None}, **report}
+    report.update(command="bench/compare.py " + " ".join(sys.argv[1:]))
+    report["date"] = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
+    report.update(entries=[], left_out=[], layers=[], accuracy=[], ratios=[])
+    return report
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    words = lambda text: text.split(",")
+    parser.add_argument("--weights", required=True)
+    parser.add_argument("--json", required=True, help="the report to write")
+    parser.add_argument("--header", help="a report whose device, versions and commit this one takes over")
+    parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
+    parser.add_argument("--build", type=pathlib.Path, default=ROOT / "build")
+    parser.add_argument("--python", default=sys.executable, help="the one that runs the peers")
+    parser.add_argument("--peers", type=words, default=["torch", "onnxruntime"])
+    parser.add_argument("--precision", type=words, help="only these")
+    parser.add_argument("--mode", type=words, help="of PyTorch, only these")
+    parser.add_argument("--batch", type=lambda text: [int(word) for word in text.split(",")], help="only these")
+    parser.add_argument("--threads", type=int, default=len(os.sched_getaffinity(0)))
+    parser.add_argument("--seconds", type=float, help="that each configuration is timed for (GPU: 2, CPU: 10)")
+    parser.add_argument("--budget", type=float, default=3600, help="seconds that everything may take")
+    parser.add_argument("--prepare", type=float, default=180, help="seconds a peer may take to its first result")
+    args = parser.parse_args()
+    args.seconds = args.seconds or (2 if args.device == "cuda" else 10)
+    folder = tempfile.mkdtemp(prefix="damoyolo-bench-")
+    # So that workers are ended, too.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+    try:
+        Comparison(args, folder).run()
+    finally:
+        shutil.rmtree(folder)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,119 @@
+#!/usr/bin/env python3
+"""PyTorch as a peer of the engine: see worker.py for what it answers, and bench/compare.py for who asks.
+
+Modes: eager (contiguous NCHW), channels-last (eager, NHWC), and those of torch.compile (NHWC): default,
+reduce-overhead, max-autotune. Precisions other than fp32 and tf32 convert the model; sums of 16-bit convolutions are
+float32 in the libraries. Best known settings: cuDNN picks by timing, everything runs in inference mode, a captured
+graph reads its input in place, and on a CPU torch.compile may prepack the weights.
+"""
+
+import time
+
+import torch
+
+import damo_yolo
+import tensors
+import worker
+
+DTYPES = {"fp32": torch.float32, "tf32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+COMPILED = ("default", "reduce-overhead", "max-autotune")
+
+
+class Torch:
+    def __init__(self, args):
+        self.cuda = args.device == "cuda"
+        if args.mode in COMPILED and not hasattr(torch, "compile"):
+            raise RuntimeError(f"PyTorch {torch.__version__} has no torch.compile")
+        if self.cuda and not torch.cuda.is_available():
+            raise RuntimeError("PyTorch finds no GPU")
+        if not self.cuda and args.precision not in ("fp32", "bf16"):
+            raise RuntimeError(f"no {args.precision} on a CPU")
+        torch.set_num_threads(args.threads)
+        torch.backends.cudnn.benchmark = True
+        torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = args.precision == "tf32"
+
+        self.images = torch.from_numpy(tensors.read(args.images)[1]["images"].copy())
+        size = tuple(self.images.shape[1:3])
+        model = damo_yolo.load(args.weights, size, channels_last=args.mode != "eager")
+        self.model = model.to(args.device, DTYPES[args.precision])
+        # Noise, as the engine measures with; the first images are those whose outputs are checked.
+        noise = torch.randint(0, 256, (args.batch, *size, 3), dtype=torch.uint8)
+        noise[: len(self.images)] = self.images[: args.batch]
+        self.images = min(args.batch, len(self.images))
+        self.input = noise.to(args.device)
+        if args.mode in COMPILED:
+            self.compile(args.mode)
+
+        begin = time.perf_counter()
+        self.step()
+        self.scores.sum().item()
+        plan_s = time.perf_counter() - begin
+        for _ in range(worker.WARM_UP):  # the first runs of reduce-overhead and max-autotune record and capture
+            self.step()
+        if self.cuda:  # what choosing kernels took is not what running takes
+            torch.cuda.synchronize()
+            torch.cuda.empty_cache()
+            torch.cuda.reset_peak_memory_stats()
+        self.ready = {"engine": "torch", "engine_version": torch.__version__, "plan_s": plan_s}
+
+    def compile(self, mode):
+        if self.cuda:
+            torch._dynamo.mark_static_address(self.input)
+        else:
+            import torch._inductor.config
+
+            torch._inductor.config.freezing = True
+        self.model = torch.compile(self.model, mode=mode, fullgraph=True, dynamic=False)
+
+    def step(self):
+        self.scores = self.boxes = None
+        if hasattr(torch, "compiler"):
+            torch.compiler.cudagraph_mark_step_begin()
+        self.scores, self.boxes = self.model(self.input)
+
+    def run(self, times):
+        for _ in range(worker.WARM_UP):
+            self.step()
+        if not self.cuda:
+            return {"alone_ms": [self.clocked() for _ in range(times)], "back_to_back_ms": []}
+
+        event = lambda: torch.cuda.Event(enable_timing=True)
+        begin, end, alone = event(), event(), []
+        torch.cuda.synchronize()
+        for _ in range(times):
+            begin.record()
+            self.step()
+            end.record()
+            end.synchronize()
+            alone.append(begin.elapsed_time(end))
+
+        ends = [event() for _ in range(times + 1)]
+        for moment in ends:
+            self.step()
+            moment.record()
+        torch.cuda.synchronize()
+        return {"alone_ms": alone, "back_to_back_ms": [a.elapsed_time(b) for a, b in zip(ends, ends[1:])]}
+
+    def clocked(self):
+        begin = time.perf_counter()
+        self.step()
+        return 1e3 * (time.perf_counter() - begin)
+
+    def outputs(self, path):
+        self.step()
+        first = lambda tensor: tensor[: self.images].cpu().numpy()
+        tensors.write(path, {"scores": first(self.scores), "boxes": first(self.boxes)})
+
+    def memory_mb(self):
+        """What PyTorch's allocator has reserved at most since it was warm: without the context and the libraries."""
+        return torch.cuda.max_memory_reserved() / 1e6 if self.cuda else None
+
+
+def main():
+    args = worker.options(__doc__).parse_args()
+    with torch.inference_mode():
+        worker.serve(Torch, args)
+
+
+if __name__ == "__main__":
+    main()
