@@ -11,6 +11,7 @@
 #include "engine/cuda/conv_timing.h"
 #include "engine/cuda/schedule.h"
 #include "engine/detection.h"
+#include "kernels/convert.h"
 #include "kernels/head_decode.h"
 #include "kernels/nms.h"
 #include "kernels/preprocess.h"
@@ -144,6 +145,7 @@ void Network::enqueue_step(std::size_t position, kernels::Stream stream) {
     case StepKind::Upsample:
       kernels::launch_upsample(tensor(step.in), {}, tensor(step.out), Activation::None, stream);
       break;
+    case StepKind::Convert: kernels::launch_convert(tensor(step.in), tensor(step.out), stream); break;
     case StepKind::Finish: enqueue_results(step, stream); break;
   }
 }
@@ -212,6 +214,7 @@ std::string Network::kernel_name(std::size_t position) const {
     case StepKind::Conv: return convolutions_[position]->name();
     case StepKind::SppPool: return "spp_pool";
     case StepKind::Upsample: return "upsample";
+    case StepKind::Convert: return "convert";
     case StepKind::Finish: return detect ? "candidates, nms" : "head_decode";
   }
   return {};
@@ -308,6 +311,23 @@ RunTimes Network::time(int runs) {
   for (std::size_t i = 1; i < ends.size(); ++i)
     times.back_to_back.push_back(runtime_.seconds_between(ends[i - 1].get(), ends[i].get()));
   return times;
+}
+
+std::vector<float> Network::read(ValueId id) {
+  const View& view = plan_.values[static_cast<std::size_t>(id)];
+  const Region& region = plan_.region(view.region);
+  const Shape shape = graph_.value(id).shape;
+  std::vector<std::byte> bytes(static_cast<std::size_t>(region.bytes));
+  runtime_.copy(bytes.data(), memory_.get() + region.offset, bytes.size(), streams_[0]);
+  runtime_.synchronize(streams_[0]);
+  std::vector<float> values;
+  values.reserve(static_cast<std::size_t>(shape.elements()));
+  for (std::int64_t pixel = 0; pixel < shape.pixels(); ++pixel)
+    for (int c = 0; c < shape.c; ++c) {
+      const auto at = static_cast<std::size_t>(pixel * view.pixel_stride + view.channel_offset + c);
+      values.push_back(element_as_float(bytes.data() + at * size_of(view.type), view.type));
+    }
+  return values;
 }
 
 std::string Network::plan_text() const {

@@ -78,6 +78,9 @@ class Network {
   // Whole runs between input() and output().
   RunTimes time(int runs);
 
+  // A value of the graph after run(), as [n, h, w, c], when the plan keeps them. Waits for what is enqueued.
+  std::vector<float> read(ValueId id);
+
   const Graph& graph() const { return graph_; }
   const Plan& plan() const { return plan_; }
   std::string plan_text() const;

@@ -59,6 +59,7 @@ class Lowering {
       case Op::Conv: return StepKind::Conv;
       case Op::SppPool: return StepKind::SppPool;
       case Op::Upsample: return StepKind::Upsample;
+      case Op::Convert: return StepKind::Convert;
       default:
         throw Error("graph node {} ({}) cannot run in a GPU's plan, expected an optimized graph", node.name,
                     name_of(node.op));
@@ -76,6 +77,7 @@ class Lowering {
       step.in = view_of(node.inputs[0]);
     if (node.residual != kNone) step.residual = view_of(node.residual);
     step.out = view_of(node.output);
+    if (step.kind == StepKind::Convert) step.in.shape = step.out.shape;  // without padding
     if (step.kind != StepKind::Pixels) depend_on(step, operands(node));
     add(std::move(step));
     writers_.push_back(node.output);
@@ -104,6 +106,9 @@ class Lowering {
     for (const HeadViews& level : plan_.head)
       for (const RegionId region : {level.cls.region, level.reg.region}) touch(region, position);
     add(std::move(step));
+    if (!options_.keep_values) return;
+    for (Region& region : plan_.regions) region.last = position;
+    for (ValueId id = 0; id < static_cast<ValueId>(graph_.values.size()); ++id) plan_.values.push_back(view_of(id));
   }
 
   void touch(RegionId id, int step) {

@@ -43,6 +43,7 @@ enum class StepKind : std::uint8_t {
   Conv,      // in (and residual) → out
   SppPool,   // in → out
   Upsample,  // in → out
+  Convert,   // in → out, between fp32 and the activations' type
   Finish,    // the head's views → the results
 };
 
@@ -65,6 +66,7 @@ struct Plan {
   std::vector<Region> regions;
   std::vector<Step> steps;
   std::array<HeadViews, 3> head;
+  std::vector<View> values;  // with keep_values: by ValueId, readable after the run
   int streams = 1;
   ArenaLayout arena;
 
@@ -72,8 +74,9 @@ struct Plan {
 };
 
 struct PlanOptions {
-  DType activations = DType::F32;  // or BF16, F16; the head's outputs are F32 in any case
+  DType activations = DType::F32;  // or BF16, F16; values of Content::Float32 are F32 in any case
   int streams = kMaxStreams;       // at most
+  bool keep_values = false;        // no region gives its memory to another, for tests and tools
 };
 
 // Lowers an optimized graph (no Concat, Add, Activate, MaxPool or SpaceToDepth left; throws Error otherwise): views,

@@ -127,6 +127,39 @@ TEST_CASE("cuda network: bf16 stays near fp32, and a captured graph gives the sa
   CHECK(test.runtime.allocations == allocations);
 }
 
+TEST_CASE("cuda network: every value can be read, and layers kept in fp32 compute what the fp32 network does") {
+  for (const char* variant : {"Ns", "T"}) {
+    CAPTURE(variant);
+    Case test(released_variant(variant));
+    const auto made = [&](const std::vector<std::string>& kept, DType type) {
+      Graph graph = test.graph;
+      keep_fp32(graph, kept);
+      NetworkOptions readable = options(Task::Forward, type);
+      readable.plan.keep_values = true;
+      return std::make_unique<Network>(test.runtime, test.streams, graph, test.head, test.weights.lookup(), on_host,
+                                       readable);
+    };
+    const auto exact = made({}, DType::F32);
+    const std::vector<float> expected = test.forward(*exact);
+    Reference reference(test.graph, test.weights.lookup());
+    reference.run(test.pixels);
+    for (ValueId id = 0; id < static_cast<ValueId>(test.graph.values.size()); ++id)
+      if (id != test.graph.input) CHECK(relative_difference(reference.read(id), exact->read(id)) < 1e-5);
+
+    CHECK(test.forward(*made({"*"}, DType::BF16)) == expected);
+    const auto backbone = made({"backbone.*"}, DType::BF16);
+    const double all_rounded = relative_difference(expected, test.forward(*made({}, DType::BF16)));
+    const double head_rounded =
+        relative_difference(expected, test.forward(*made({"backbone.*", "neck.*"}, DType::BF16)));
+    CHECK(head_rounded > 1e-6);
+    CHECK(head_rounded < 0.7 * all_rounded);
+    test.forward(*backbone);
+    for (std::size_t level = 0; level < 3; ++level)
+      CHECK(relative_difference(exact->read(test.graph.backbone[level]),
+                                backbone->read(backbone->graph().backbone[level])) < 0.004);  // rounded once
+  }
+}
+
 TEST_CASE("cuda network: all that it took is given back") {
   Case test(released_variant("Ns"));
   const std::size_t before = test.runtime.live();

@@ -172,6 +172,36 @@ TEST_CASE("cuda plan: every read follows its write, and what may run together sh
       }
 }
 
+TEST_CASE("cuda plan: layers kept in fp32 read and write fp32, and conversions are ordered like all else") {
+  for (const char* variant : {"Ns", "T"})
+    for (const char* kept : {"*", "backbone.*", "neck.merge_4*", "head.*"})
+      for (const bool keep_values : {false, true}) {
+        CAPTURE(variant);
+        CAPTURE(kept);
+        Graph graph = optimized(released_variant(variant), 1);
+        keep_fp32(graph, std::vector<std::string>{kept});
+        const Plan plan = planned(graph, {DType::BF16, kMaxStreams, keep_values});
+        CHECK(fault_of(plan).value_or("") == "");
+        int conversions = 0;
+        for (const Step& step : plan.steps) {
+          conversions += step.kind == StepKind::Convert;
+          if (step.kind == StepKind::Convert)
+            CHECK((step.in.type == DType::F32) != (step.out.type == DType::F32));
+          else if (step.residual.region != kNone)
+            CHECK(step.residual.type == step.in.type);
+        }
+        CHECK((conversions == 0) == (std::string(kept) == "*"));
+        CHECK(plan.values.size() == (keep_values ? graph.values.size() : 0));
+        if (!keep_values) continue;
+        for (std::size_t i = 0; i < plan.regions.size(); ++i)
+          for (std::size_t j = 0; j < i; ++j) {
+            const Region &a = plan.regions[i], &b = plan.regions[j];
+            if (a.name != "workspace" && b.name != "workspace")
+              CHECK((a.offset + a.bytes <= b.offset || b.offset + b.bytes <= a.offset));
+          }
+      }
+}
+
 TEST_CASE("cuda plan: the checks above see a wait, an offset or a lifetime that is wrong") {
   const Graph graph = optimized(released_variant("T"), 1);
   const Plan good = planned(graph, {});
