@@ -29,8 +29,9 @@ std::unique_ptr<Backend> make_backend(const WeightsFile& weights, const DeviceCh
 #ifdef DAMOYOLO_CUDA
   if (const std::optional<int> gpu = gpu_number(device.device)) {
     const auto warn = options.warn ? options.warn : [](const std::string& text) { fmt::print(stderr, "{}\n", text); };
-    return cuda::make_backend(weights, {device.precision, options.max_batch, options.mode, options.allow_tf32, warn},
-                              cuda::open_environment(*gpu, options.kernels));
+    return cuda::make_backend(
+        weights, {device.precision, options.max_batch, options.mode, options.allow_tf32, options.overlap, warn},
+        cuda::open_environment(*gpu, options.kernels));
   }
 #endif
   return cpu::make_backend(weights, {device.precision, options.max_batch, options.threads});

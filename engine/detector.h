@@ -28,6 +28,7 @@ struct DetectorOptions {
   // GPU only.
   Mode mode = Mode::ReduceOverhead;
   KernelSource kernels = KernelSource::Auto;
+  bool overlap = true;      // kernels may start while the ones before them end, from compute capability 9.0 on
   bool allow_tf32 = false;  // fp32 convolutions may round their inputs to 10 bits of mantissa
   // Run once on max_batch images when the detector is made, so that the first real batch finds everything ready.
   bool warmup = false;

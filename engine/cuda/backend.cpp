@@ -222,6 +222,7 @@ class CudaBackend : public Backend {
     options.plan.activations = dtype_of(options_.precision);
     options.allow_tf32 = options_.allow_tf32;
     options.capture = options_.mode != Mode::Default;
+    options.overlap = options_.overlap && environment_.overlap;
     options.max_candidates = environment_.max_candidates;
     std::array<StreamHandle, kMaxStreams> streams;
     std::transform(streams_.begin(), streams_.end(), streams.begin(), [](const auto& stream) { return stream.get(); });

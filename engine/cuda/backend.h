@@ -22,6 +22,7 @@ struct BackendOptions {
   int max_batch = 1;                      // images that run together; more than kLargestBatch are split
   Mode mode = Mode::ReduceOverhead;
   bool allow_tf32 = false;
+  bool overlap = true;  // where the GPU can: kernels start while the ones before them end
   // Told once when a batch did not fit into device memory and smaller ones run instead.
   std::function<void(const std::string&)> warn = [](const std::string&) {};
 };
@@ -33,6 +34,7 @@ struct Environment {
   std::string gpu, libraries;          // as PlanKey has them
   std::filesystem::path cache_folder;  // empty: choices are not kept
   int max_candidates = kernels::kMaxCandidates;
+  bool overlap = false;  // the GPU has programmatic dependent launch
 };
 
 // The GPU of that number, with the libraries found there. Throws Error when it cannot be used.

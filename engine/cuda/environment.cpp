@@ -55,6 +55,7 @@ Environment open_environment(int device, KernelSource source) {
   environment.libraries = fmt::format("driver {}, CUDA {}, {}, kernels {}", gpu.driver, gpu.runtime,
                                       fmt::join(libraries->report, ", "), name_of(source));
   environment.cache_folder = plan_cache_folder();
+  environment.overlap = gpu.major >= 9;
   // Compute capability 7.5 has less shared memory to sort in.
   if (gpu.major < 8) environment.max_candidates = kernels::kMaxCandidates / 2;
   return environment;
