@@ -128,7 +128,7 @@ __device__ __forceinline__ void put_sums(float* block, const float (*fragments)[
   struct alignas(8) Pair {
     float first, second;
   };
-  const int lane = static_cast<int>(threadIdx.x) % warpSize, row = lane / 4;
+  const int lane = static_cast<int>(threadIdx.x) % kLanes, row = lane / 4;
 #pragma unroll
   for (int i = 0; i < 4; ++i) {
     const int unit = (2 * i + lane % 4 / 2) ^ flips_of_row(row);
@@ -153,7 +153,7 @@ __device__ __forceinline__ void get_sums(const float* block, int row, int group,
 constexpr int kTurnedFloats = kSumsBlock;
 template <typename Use>
 __device__ __forceinline__ void turn_around(float* block, const float (*fragments)[4], Use use) {
-  const int lane = static_cast<int>(threadIdx.x) % warpSize;
+  const int lane = static_cast<int>(threadIdx.x) % kLanes;
   __syncwarp();  // all have read what was here before
   put_sums(block, fragments);
   __syncwarp();
@@ -193,14 +193,17 @@ __device__ __forceinline__ bool add_shares(float* workspace, unsigned* ticket, i
   for (int i = 0; i < N; ++i)
 #pragma unroll
     for (int k = 0; k < 4; ++k) sums[i][k] = 0.0f;
+  constexpr int kAtOnce = 16;  // on their way at a time: there are registers for no more
+#pragma unroll
+  for (int first = 0; first < N; first += kAtOnce)
 #pragma unroll 1
-  for (int other = 0; other < split; ++other)
+    for (int other = 0; other < split; ++other)
 #pragma unroll
-    for (int i = 0; i < N; ++i) {
-      const Packet<float> packet = packets[(other * N + i) * T];
+      for (int i = first; i < first + kAtOnce && i < N; ++i) {
+        const Packet<float> packet = packets[(other * N + i) * T];
 #pragma unroll
-      for (int k = 0; k < 4; ++k) sums[i][k] += packet.values[k];
-    }
+        for (int k = 0; k < 4; ++k) sums[i][k] += packet.values[k];
+      }
   return true;
 }
 

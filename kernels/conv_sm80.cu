@@ -47,14 +47,15 @@ template <typename T>
 struct Arguments {
   const Unit<T>*x, *weights;
   ConvResult<T> result;
+  int row_units;                    // of the weights: taps × x_units
   int x_h, x_w, x_stride, x_units;  // units from pixel to pixel, and of a pixel's channels
   int padding, stride, taps;
   int pixels;  // of the output
   int steps;   // of one share of a sum; the last share may have less
   int all_steps;
   int taps_per_step, units_per_step;  // a step is so many taps, and so many units more
-  Divisor by_x_units, by_columns, by_rows, by_tiles_n;
-  int columns, rows, tiles_n;
+  Divisor by_x_units, by_columns, by_rows;
+  int columns, rows;
   float* workspace;
   unsigned* tickets;
 };
@@ -65,47 +66,69 @@ __device__ __forceinline__ ConvPixel output_pixel(const Arguments<T>& a, int pix
   return {image, row - image * a.rows, pixel - row * a.columns, pixel < a.pixels};
 }
 
-// Copies a thread's part of the pixels: one unit, the same for all steps, of every RowsApart-th row. The units of a
-// row, taps × channels, are counted on from step to step, and each row has a bit for every tap, set where that tap
-// lies inside the image; so a step costs two instructions a row beside the copy.
+// Copies a thread's part of each step: one unit, the same in all steps, of every RowsApart-th row of pixels and of
+// weights. The units of a row, taps × channels, are counted on from step to step, and each row of pixels has a bit for
+// every tap, set where that tap lies inside the image; so a row costs two instructions beside its copy.
 template <typename T, typename Tile>
-struct PixelCopier {
-  static constexpr int kRows = Tile::M / Tile::RowsApart;
+struct Copier {
+  static constexpr int kPixels = Tile::M / Tile::RowsApart, kWeights = Tile::N / Tile::RowsApart;
 
   const Arguments<T>& a;
-  int to;              // first row's place in the step
-  int tap, unit;       // of the next step
-  int offsets[kRows];  // units from x to each row's first tap
-  unsigned taps[kRows];
+  int to;                                   // the first row's place in the step
+  int tap, unit;                            // of the next step's pixels
+  int offsets[kPixels];                     // units from x to each row's first tap
+  unsigned inside[(kPixels + 2) / 3] = {};  // 9 bits for each row's taps, three rows to a word
+  const Unit<T>* weights;                   // the first row's next unit
+  int channels_left;                        // from the first row's on
 
-  __device__ __forceinline__ PixelCopier(const Arguments<T>& a, int first_pixel, int first_unit) : a(a) {
-    const int thread = static_cast<int>(threadIdx.x), row = thread / Tile::Units, column = thread % Tile::Units;
+  // Weights alone can be copied then.
+  __device__ __forceinline__ Copier(const Arguments<T>& a, int first_channel, int first_unit) : a(a) {
+    const int row = thread_row(), column = thread_column();
     to = row * Tile::RowBytes + Tile::place(row, column);
+    weights = a.weights + (static_cast<std::ptrdiff_t>(first_channel + row) * a.row_units + first_unit + column);
+    channels_left = a.result.c - first_channel - row;
+  }
+
+  __device__ __forceinline__ void begin_pixels(int first_pixel, int first_unit) {
+    const int column = thread_column();
     tap = a.by_x_units.divide(first_unit + column);
     unit = first_unit + column - tap * a.x_units;
 #pragma unroll
-    for (int i = 0; i < kRows; ++i) {
-      const ConvPixel pixel = output_pixel(a, first_pixel + row + i * Tile::RowsApart);
+    for (int i = 0; i < kPixels; ++i) {
+      const ConvPixel pixel = output_pixel(a, first_pixel + thread_row() + i * Tile::RowsApart);
       const int y = pixel.y * a.stride - a.padding, x = pixel.x * a.stride - a.padding;
       offsets[i] = ((pixel.n * a.x_h + y) * a.x_w + x) * a.x_stride;
-      unsigned inside = 0;
+      unsigned columns = 0;
 #pragma unroll
       for (int k = 0; k < 3; ++k)
-        if (static_cast<unsigned>(x + k) < static_cast<unsigned>(a.x_w)) inside |= 1u << k;
-      taps[i] = 0;
+        if (static_cast<unsigned>(x + k) < static_cast<unsigned>(a.x_w)) columns |= 1u << k;
+      if (!pixel.exists) columns = 0;
 #pragma unroll
       for (int k = 0; k < 3; ++k)
-        if (static_cast<unsigned>(y + k) < static_cast<unsigned>(a.x_h)) taps[i] |= inside << 3 * k;
-      taps[i] = pixel.exists ? taps[i] & ((1u << a.taps) - 1) : 0;
+        if (static_cast<unsigned>(y + k) < static_cast<unsigned>(a.x_h))
+          inside[i / 3] |= columns << (i % 3 * 9 + k * 3);
     }
   }
 
-  __device__ __forceinline__ void copy(unsigned char* step) {
+  // `exists`: the thread's unit of the step lies before the sum's end.
+  __device__ __forceinline__ void copy_weights(unsigned char* step, bool exists) {
+#pragma unroll
+    for (int i = 0; i < kWeights; ++i)
+      cp_async_16(step + to + (Tile::M + i * Tile::RowsApart) * Tile::RowBytes,
+                  weights + i * Tile::RowsApart * a.row_units, exists && i * Tile::RowsApart < channels_left);
+    weights += Tile::Units;
+  }
+
+  __device__ __forceinline__ bool unit_exists() const { return tap < a.taps; }
+
+  __device__ __forceinline__ void copy_pixels(unsigned char* step) {
     const int y = tap * 11 >> 5, x = tap - 3 * y;  // tap / 3 below 32
     const int offset = (y * a.x_w + x) * a.x_stride + unit;
+    const unsigned bit = unit_exists() ? 1u << tap : 0;
 #pragma unroll
-    for (int i = 0; i < kRows; ++i)
-      cp_async_16(step + to + i * Tile::RowsApart * Tile::RowBytes, a.x + (offsets[i] + offset), taps[i] >> tap & 1);
+    for (int i = 0; i < kPixels; ++i)
+      cp_async_16(step + to + i * Tile::RowsApart * Tile::RowBytes, a.x + (offsets[i] + offset),
+                  (inside[i / 3] & bit << i % 3 * 9) != 0);
     tap += a.taps_per_step;
     unit += a.units_per_step;
     if (unit >= a.x_units) {
@@ -113,34 +136,9 @@ struct PixelCopier {
       ++tap;
     }
   }
-};
 
-// The same for the weights, whose rows lie one after the other.
-template <typename T, typename Tile>
-struct WeightCopier {
-  static constexpr int kRows = Tile::N / Tile::RowsApart;
-
-  int to;
-  const Unit<T>* from;
-  int row_units, rows_left, units_left;  // from `from` on
-
-  __device__ __forceinline__ WeightCopier(const Arguments<T>& a, int first_channel, int first_unit) {
-    const int thread = static_cast<int>(threadIdx.x), row = thread / Tile::Units, column = thread % Tile::Units;
-    to = (Tile::M + row) * Tile::RowBytes + Tile::place(row, column);
-    row_units = a.taps * a.x_units;
-    from = a.weights + static_cast<std::ptrdiff_t>(first_channel + row) * row_units + first_unit + column;
-    rows_left = a.result.c - first_channel - row;
-    units_left = row_units - first_unit - column;
-  }
-
-  __device__ __forceinline__ void copy(unsigned char* step) {
-#pragma unroll
-    for (int i = 0; i < kRows; ++i)
-      cp_async_16(step + to + i * Tile::RowsApart * Tile::RowBytes, from + i * Tile::RowsApart * row_units,
-                  i * Tile::RowsApart < rows_left && units_left > 0);
-    from += Tile::Units;
-    units_left -= Tile::Units;
-  }
+  static __device__ __forceinline__ int thread_row() { return static_cast<int>(threadIdx.x / Tile::Units); }
+  static __device__ __forceinline__ int thread_column() { return static_cast<int>(threadIdx.x % Tile::Units); }
 };
 
 // A warp's part of a step in shared memory, as mma takes it, 16 products at a time.
@@ -172,24 +170,25 @@ __global__ void __launch_bounds__(Tile::Threads, Tile::Blocks) conv_kernel(const
   using Parts = Fragments<Tile>;
   constexpr int kSteps16 = Tile::K / 16;
   auto* const shared = dynamic_shared<unsigned char>();
-  const int lane = static_cast<int>(threadIdx.x) % warpSize, warp = static_cast<int>(threadIdx.x) / warpSize;
+  const int lane = static_cast<int>(threadIdx.x % kLanes), warp = static_cast<int>(threadIdx.x / kLanes);
   const int warp_m = warp / Tile::WarpsN * Tile::WarpM, warp_n = warp % Tile::WarpsN * Tile::WarpN;
-  const int tile = static_cast<int>(blockIdx.x), share = static_cast<int>(blockIdx.y);
-  const int tile_m = a.by_tiles_n.divide(tile), tile_n = tile - tile_m * a.tiles_n;
-  const int first_pixel = tile_m * Tile::M, first_channel = tile_n * Tile::N;
+  const int first_channel = static_cast<int>(blockIdx.x) * Tile::N, share = static_cast<int>(blockIdx.z);
+  const int first_pixel = static_cast<int>(blockIdx.y) * Tile::M;
   const int first_step = share * a.steps, steps = min(a.steps, a.all_steps - first_step);
 
-  // Weights do not come from the kernels before this one.
-  WeightCopier<T, Tile> weights(a, first_channel, first_step * Tile::Units);
+  const int first_unit = first_step * Tile::Units;
+  Copier<T, Tile> copier(a, first_channel, first_unit);
 #pragma unroll
   for (int i = 0; i < Tile::Stages; ++i)
-    if (i < steps) weights.copy(shared + i * Tile::StepBytes);
-  PixelCopier<T, Tile> pixels(a, first_pixel, first_step * Tile::Units);
-  wait_for_predecessors();
+    if (i < steps)
+      copier.copy_weights(shared + i * Tile::StepBytes,
+                          first_unit + i * Tile::Units + copier.thread_column() < a.row_units);
+  copier.begin_pixels(first_pixel, first_unit);
+  wait_for_predecessors();  // weights do not come from them
   let_successors_start();
 #pragma unroll
   for (int i = 0; i < Tile::Stages; ++i) {
-    if (i < steps) pixels.copy(shared + i * Tile::StepBytes);
+    if (i < steps) copier.copy_pixels(shared + i * Tile::StepBytes);
     cp_async_commit();
   }
 
@@ -216,8 +215,8 @@ __global__ void __launch_bounds__(Tile::Threads, Tile::Blocks) conv_kernel(const
       parts[(k + 1) % 2].load(shared, reading + a_place, reading + b_place, (k + 1) % kSteps16);
       if (k == 0) {
         if (step + Tile::Stages < steps) {
-          weights.copy(shared + writing);
-          pixels.copy(shared + writing);
+          copier.copy_weights(shared + writing, copier.unit_exists());
+          copier.copy_pixels(shared + writing);
         }
         cp_async_commit();
         advance(writing);
@@ -226,10 +225,12 @@ __global__ void __launch_bounds__(Tile::Threads, Tile::Blocks) conv_kernel(const
     }
   }
 
-  const int split = static_cast<int>(gridDim.y);
-  if (split > 1 && !add_shares<Tile::Threads>(a.workspace + static_cast<std::size_t>(tile) * split * Tile::M * Tile::N,
-                                              a.tickets + tile, share, split, sums))
-    return;
+  if (const int split = static_cast<int>(gridDim.z); split > 1) {
+    const std::size_t tile = static_cast<std::size_t>(blockIdx.y) * gridDim.x + blockIdx.x;
+    if (!add_shares<Tile::Threads>(a.workspace + tile * split * (Tile::M * Tile::N), a.tickets + tile, share, split,
+                                   sums))
+      return;
+  }
 
   // The last loads of fragments were of no use, but they read what the sums now overwrite.
   __syncthreads();
@@ -272,14 +273,15 @@ using Tiles = std::tuple<Tile<256, 64, 32, 3, 64, 64>,   //
 
 constexpr auto kConfigs = std::apply([](auto... tiles) { return std::array{decltype(tiles)::Config...}; }, Tiles{});
 
+constexpr std::int64_t kMaxTilesM = 65535;  // as many rows as a grid can have
+
 std::int64_t pixels_of(const TensorView& view) { return std::int64_t{view.n} * view.h * view.w; }
 
-int tiles_n(const Convolution& convolution, const ConvConfig& config) {
-  return (convolution.y.c + config.n - 1) / config.n;
-}
-
-std::int64_t tiles(const Convolution& convolution, const ConvConfig& config) {
-  return (pixels_of(convolution.y) + config.m - 1) / config.m * tiles_n(convolution, config);
+struct TileCounts {
+  std::int64_t m, n;
+};
+TileCounts tiles_of(const TensorView& y, const ConvConfig& config) {
+  return {(pixels_of(y) + config.m - 1) / config.m, (y.c + config.n - 1) / config.n};
 }
 
 template <typename T>
@@ -290,6 +292,7 @@ Arguments<T> arguments(const Convolution& convolution, const ConvConfig& config)
   a.x = reinterpret_cast<const Unit<T>*>(static_cast<const T*>(x.data) + x.channel_offset);
   a.weights = static_cast<const Unit<T>*>(convolution.weights);
   a.result = conv_result<T>(convolution, kName);
+  a.row_units = taps * x_units;
   a.x_h = x.h;
   a.x_w = x.w;
   a.x_stride = x.pixel_stride / 8;
@@ -298,17 +301,15 @@ Arguments<T> arguments(const Convolution& convolution, const ConvConfig& config)
   a.stride = convolution.stride;
   a.taps = taps;
   a.pixels = static_cast<int>(pixels_of(y));
-  a.all_steps = (taps * x_units + units_per_step - 1) / units_per_step;
+  a.all_steps = (a.row_units + units_per_step - 1) / units_per_step;
   a.steps = (a.all_steps + config.split - 1) / config.split;
   a.taps_per_step = units_per_step / x_units;
   a.units_per_step = units_per_step % x_units;
   a.by_x_units = Divisor(x_units);
   a.by_columns = Divisor(y.w);
   a.by_rows = Divisor(y.h);
-  a.by_tiles_n = Divisor(tiles_n(convolution, config));
   a.columns = y.w;
   a.rows = y.h;
-  a.tiles_n = tiles_n(convolution, config);
   a.workspace = static_cast<float*>(convolution.workspace);
   a.tickets = convolution.tickets;
   return a;
@@ -319,7 +320,8 @@ void run(const Convolution& convolution, const ConvConfig& config, Stream stream
   ConvConfig whole = config;
   whole.split = 1;
   if (whole != Tile::Config) return;
-  const dim3 grid(static_cast<unsigned>(tiles(convolution, config)), static_cast<unsigned>(config.split));
+  const auto [m, n] = tiles_of(convolution.y, config);
+  const dim3 grid(static_cast<unsigned>(n), static_cast<unsigned>(m), static_cast<unsigned>(config.split));
   launch(kName, conv_kernel<T, Tile>, {grid, Tile::Threads, Tile::SharedBytes}, stream,
          arguments<T>(convolution, config));
 }
@@ -329,18 +331,19 @@ void run(const Convolution& convolution, const ConvConfig& config, Stream stream
 std::span<const ConvConfig> conv_sm80_configs() { return kConfigs; }
 
 bool conv_sm80_fits(const Convolution& convolution, const ConvConfig& config) {
-  constexpr std::int64_t kMaxTiles = 0x7fffffff;
-  return unmet_expectation(convolution) == nullptr && is_listed(config, kConfigs) &&
-         tiles(convolution, config) <= kMaxTiles;
+  return is_listed(config, kConfigs) && unmet_expectation(convolution) == nullptr &&
+         tiles_of(convolution.y, config).m <= kMaxTilesM;
 }
 
 ConvMemory conv_sm80_memory(const Convolution& convolution, const ConvConfig& config) {
-  return memory_of_shares(config, tiles(convolution, config));
+  const auto [m, n] = tiles_of(convolution.y, config);
+  return memory_of_shares(config, m * n);
 }
 
 void launch_conv_sm80(const Convolution& convolution, const ConvConfig& config, Stream stream) {
   require(is_listed(config, kConfigs), kName, "one of its configurations");
   require_convolution(convolution, conv_sm80_memory(convolution, config), kName);
+  require(tiles_of(convolution.y, config).m <= kMaxTilesM, kName, "at most 65535 tiles of pixels");
   const auto with_tiles = [&]<typename T>(T, auto... tiles) {
     (run<T, decltype(tiles)>(convolution, config, stream), ...);
   };

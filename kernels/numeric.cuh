@@ -41,6 +41,9 @@ __device__ __forceinline__ float activate(float x, Activation act) {
   return x;
 }
 
+// The lanes of a warp. CUDA's warpSize is no constant to the compiler: it divides by it.
+constexpr int kLanes = 32;
+
 // The channels one thread works on: as many as fit into 16 bytes of T.
 template <typename T>
 constexpr int kGroup = 16 / static_cast<int>(sizeof(T));
