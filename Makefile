@@ -35,7 +35,7 @@ TEST_SOURCES := $(filter-out tests/cuda_%,$(wildcard tests/*.cpp))
 FUZZ_SOURCES := $(wildcard tests/fuzz/*.cpp)
 
 # Tests of whole networks, see "test" below.
-NETWORK_TESTS     := $(wildcard $(patsubst %,tests/%_test.cpp,arena cli coco_eval cpu_network detector device golden \
+NETWORK_TESTS     := $(wildcard $(patsubst %,tests/%_test.cpp,arena bench cli coco_eval cpu_network detector device golden \
                                                             graph passes))
 
 objects      = $(patsubst %,$(BUILD)/obj/%.o,$(1))
@@ -87,6 +87,14 @@ $(BUILD)/gen/variants_json.h: engine/model/variants.json Makefile
 	@{ printf '#pragma once\n#include <string_view>\nnamespace damoyolo {\n' && \
 	   printf 'inline constexpr std::string_view kVariantsJson = R"json(' && cat $< && \
 	   printf ')json";\n}  // namespace damoyolo\n'; } > $@
+
+# The commit that reports name; empty outside a repository.
+$(call objects,cli/report.cpp): $(BUILD)/gen/commit.h
+$(BUILD)/gen/commit.h: FORCE
+	@mkdir -p $(@D)
+	@commit=$$(git describe --always --dirty --exclude='*' 2> /dev/null); \
+	 line="namespace damoyolo { inline constexpr char kCommit[] = \"$$commit\"; }"; \
+	 echo "$$line" | cmp -s - $@ || echo "$$line" > $@
 
 $(BUILD)/libraries.found:
 	@mkdir -p $(@D)

@@ -1,6 +1,7 @@
 #include "cli/cli.h"
 
 #include <fmt/ostream.h>
+#include <fmt/ranges.h>
 
 #include <CLI/CLI.hpp>
 #include <exception>
@@ -29,6 +30,8 @@ constexpr Command kCommands[] = {
     {"detect", "Find the objects in images", add_detect},
     {"eval", "Measure average precision on images with COCO annotations", add_eval},
     {"forward", "Run the network alone: pixels in, scores and boxes out, before suppression", add_forward},
+    {"bench", "Measure latency, throughput and memory, over precisions, modes and batches", add_bench},
+    {"layers", "Measure every step of the network by itself, beside what the device can do", add_layers},
     {"graph", "Print the network as a list of operations", add_graph},
     {"doctor", "Say what this machine offers and what would be used", add_doctor},
 };
@@ -46,7 +49,7 @@ std::string wrong_usage(const CLI::App* app, const CLI::Error& error) {
 }  // namespace
 
 int run(int argc, const char* const* argv, std::istream& in, std::ostream& out, std::ostream& err) {
-  Console console{in, out, err};
+  Console console{in, out, err, fmt::format("{}", fmt::join(argv, argv + argc, " "))};
   CLI::App app{"Finds objects in images with DAMO-YOLO models.", "damoyolo"};
   app.set_version_flag("--version", kVersion, "Print the version and exit");
   app.set_help_flag("-h,--help", "Print this help and exit");

@@ -3,6 +3,7 @@
 
 #include <functional>
 #include <iosfwd>
+#include <string>
 
 namespace CLI {
 class App;
@@ -15,6 +16,7 @@ struct Console {
   std::istream& in;
   std::ostream& out;
   std::ostream& err;
+  std::string typed = {};  // the command line
 };
 
 // What a command does once its options are parsed: returns the exit code, throws Error when it cannot go on.
@@ -26,5 +28,7 @@ Action add_forward(CLI::App& command);
 Action add_graph(CLI::App& command);
 Action add_doctor(CLI::App& command);
 Action add_eval(CLI::App& command);
+Action add_bench(CLI::App& command);
+Action add_layers(CLI::App& command);
 
 }  // namespace damoyolo::cli

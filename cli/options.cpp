@@ -7,6 +7,7 @@
 #include <charconv>
 #include <string_view>
 #include <system_error>
+#include <tuple>
 
 namespace damoyolo::cli {
 namespace {
@@ -40,11 +41,21 @@ const CLI::Validator& device_name() {
   return validator;
 }
 
+const std::vector<std::string> kPrecisions{"auto", "fp32", "bf16", "fp16"};
+const std::vector<std::string> kModes{"default", "reduce-overhead", "max-autotune"};
+constexpr const char* kPrecisionHelp = "Arithmetic of the network";
+constexpr const char* kModeHelp =
+    "On a GPU: launch kernels one by one, replay a captured graph, or time kernels first";
+
 }  // namespace
 
 CLI::Option* allow_only(CLI::Option& option, std::vector<std::string> values) {
   const std::string text = fmt::format("{}", fmt::join(values, "|"));
   return option.type_name(text)->check(CLI::IsMember(std::move(values)).description(""));
+}
+
+CLI::Option* allow_list(CLI::Option& option, std::vector<std::string> values) {
+  return allow_only(option, std::move(values))->type_name("LIST")->delimiter(',');
 }
 
 CLI::Option* allow_range(CLI::Option& option, int least, int most) {
@@ -55,21 +66,12 @@ CLI::Option* add_weights_option(CLI::App& command, std::string& path) {
   return command.add_option("-w,--weights", path, "Weights file, made by \"damoyolo import\"")->type_name("FILE");
 }
 
-void add_device_options(CLI::App& command, DetectorOptions& options) {
+void add_place_options(CLI::App& command, DetectorOptions& options) {
   command.add_option("--device", options.device, "Where the network runs")
       ->type_name("auto|cpu|cuda|cuda:N")
       ->check(device_name())
       ->capture_default_str();
-  const auto set_precision = [&options](const std::string& name) { options.precision = precision_from_name(name); };
-  CLI::Option* precision =
-      command.add_option_function<std::string>("--precision", set_precision, "Arithmetic of the network");
-  allow_only(*precision, {"auto", "fp32", "bf16", "fp16"})->default_str("auto");
-  const auto set_mode = [&options](const std::string& name) { options.mode = mode_from_name(name); };
-  CLI::Option* mode = command.add_option_function<std::string>(
-      "--mode", set_mode, "On a GPU: launch kernels one by one, replay a captured graph, or time kernels first");
-  allow_only(*mode, {"default", "reduce-overhead", "max-autotune"})->default_str("reduce-overhead");
   command.add_flag("--tf32", options.allow_tf32, "On a GPU: let fp32 convolutions use TF32 tensor cores");
-  command.add_flag("--warmup", options.warmup, "Run once before the first images, so that these find all ready");
   const auto set_kernels = [&options](const std::string& name) { options.kernels = kernel_source_from_name(name); };
   CLI::Option* kernels = command.add_option_function<std::string>(
       "--kernels", set_kernels,
@@ -78,6 +80,38 @@ void add_device_options(CLI::App& command, DetectorOptions& options) {
   CLI::Option* threads =
       command.add_option("--threads", options.threads, "Processor threads; 0: all that the process may use");
   allow_range(*threads, 0, 1024)->capture_default_str();
+}
+
+void add_device_options(CLI::App& command, DetectorOptions& options) {
+  add_place_options(command, options);
+  const auto set_precision = [&options](const std::string& name) { options.precision = precision_from_name(name); };
+  CLI::Option* precision = command.add_option_function<std::string>("--precision", set_precision, kPrecisionHelp);
+  allow_only(*precision, kPrecisions)->default_str("auto");
+  const auto set_mode = [&options](const std::string& name) { options.mode = mode_from_name(name); };
+  CLI::Option* mode = command.add_option_function<std::string>("--mode", set_mode, kModeHelp);
+  allow_only(*mode, kModes)->default_str("reduce-overhead");
+  command.add_flag("--warmup", options.warmup, "Run once before the first images, so that these find all ready");
+}
+
+void add_precisions_option(CLI::App& command, std::vector<std::string>& precisions) {
+  allow_list(*command.add_option("--precision", precisions, kPrecisionHelp), kPrecisions)
+      ->default_str(fmt::format("{}", fmt::join(precisions, ",")));
+}
+
+void add_modes_option(CLI::App& command, std::vector<std::string>& modes) {
+  allow_list(*command.add_option("--mode", modes, kModeHelp), kModes)
+      ->default_str(fmt::format("{}", fmt::join(modes, ",")));
+}
+
+void add_size_option(CLI::App& command, DetectorOptions& options) {
+  const auto set = [&options](const std::string& text) { std::tie(options.height, options.width) = parse_size(text); };
+  command.add_option_function<std::string>("--size", set, "Network pixels, multiples of 32 (default: the model's)")
+      ->type_name("HEIGHTxWIDTH");
+}
+
+void add_report_options(CLI::App& command, std::string& json, bool& markdown) {
+  command.add_option("--json", json, "Write every figure to this file (docs/benchmark-format.md)")->type_name("FILE");
+  command.add_flag("--markdown", markdown, "Print tables in Markdown");
 }
 
 void add_batch_option(CLI::App& command, int& batch) {

@@ -13,13 +13,27 @@ namespace damoyolo::cli {
 
 // What an option may be, checked and named in the help. They return the option.
 CLI::Option* allow_only(CLI::Option& option, std::vector<std::string> values);
+CLI::Option* allow_list(CLI::Option& option, std::vector<std::string> values);  // several, with commas between
 CLI::Option* allow_range(CLI::Option& option, int least, int most);
 
 // -w: a weights file.
 CLI::Option* add_weights_option(CLI::App& command, std::string& path);
 
-// --device, --precision, --mode, --tf32, --warmup, --threads.
+// --device, --tf32, --threads.
+void add_place_options(CLI::App& command, DetectorOptions& options);
+
+// These, and --precision, --mode, --warmup.
 void add_device_options(CLI::App& command, DetectorOptions& options);
+
+// --precision and --mode with several values each.
+void add_precisions_option(CLI::App& command, std::vector<std::string>& precisions);
+void add_modes_option(CLI::App& command, std::vector<std::string>& modes);
+
+// --size, the network's.
+void add_size_option(CLI::App& command, DetectorOptions& options);
+
+// --json and --markdown, of the benchmarks.
+void add_report_options(CLI::App& command, std::string& json, bool& markdown);
 
 // --batch, how many images run together.
 void add_batch_option(CLI::App& command, int& batch);

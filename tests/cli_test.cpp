@@ -1,5 +1,3 @@
-#include "cli/cli.h"
-
 #include <doctest/doctest.h>
 #include <fmt/format.h>
 
@@ -8,7 +6,6 @@
 #include <filesystem>
 #include <nlohmann/json.hpp>
 #include <span>
-#include <sstream>
 #include <string>
 #include <vector>
 
@@ -17,6 +14,7 @@
 #include "engine/model/build.h"
 #include "engine/passes/passes.h"
 #include "loader/image.h"
+#include "tests/cli_run.h"
 #include "tests/file_bytes.h"
 #include "tests/golden_generator.h"
 #include "tests/temporary_folder.h"
@@ -25,26 +23,13 @@
 using namespace damoyolo;
 using nlohmann::json;
 using test::contains;
+using test::Outcome;
+using test::run;
 
 namespace {
 
 const std::string kWeights = "weights/demo/digits-ns.safetensors";
 const std::string kDigits = "tests/data/digits/";
-
-struct Outcome {
-  int code = 0;
-  std::string out, err;
-};
-
-Outcome run(std::vector<std::string> arguments, const std::string& input = "") {
-  arguments.insert(arguments.begin(), "damoyolo");
-  std::vector<const char*> argv;
-  for (const std::string& argument : arguments) argv.push_back(argument.c_str());
-  std::istringstream in(input);
-  std::ostringstream out, err;
-  const int code = cli::run(static_cast<int>(argv.size()), argv.data(), in, out, err);
-  return {code, out.str(), err.str()};
-}
 
 json read_json(const std::string& path) { return json::parse(test::read_file(path)); }
 
@@ -94,6 +79,16 @@ TEST_CASE("cli: wrong usage exits with 2 and says what was wrong") {
       {{"graph", "--variant", "S", "-w", "w"}, "--variant"},
       {{"graph", "--variant", "S", "--plan"}, "excludes"},
       {{"eval", "-w", "w", "--images", "d"}, "--ann is required"},
+      {{"bench"}, "--weights is required"},
+      {{"bench", "-w", "w", "--precision", "fp32,int8"}, "--precision: int8"},
+      {{"bench", "-w", "w", "--mode", "eager"}, "--mode: eager"},
+      {{"bench", "-w", "w", "--batch", "1,0"}, "--batch"},
+      {{"bench", "-w", "w", "--seconds", "0"}, "--seconds"},
+      {{"bench", "-w", "w", "--size", "100x128"}, "\"100x128\" is not HEIGHTxWIDTH"},
+      {{"layers"}, "--weights is required"},
+      {{"layers", "-w", "w", "--sort", "size"}, "--sort: size"},
+      {{"layers", "-w", "w", "--compare", "own,cublas"}, "--compare: cublas"},
+      {{"layers", "-w", "w", "--runs", "0"}, "--runs"},
   };
   for (const Case& c : cases) {
     const Outcome outcome = run(c.arguments);
@@ -107,7 +102,7 @@ TEST_CASE("cli: wrong usage exits with 2 and says what was wrong") {
 }
 
 TEST_CASE("cli: help and version are no errors") {
-  for (const char* command : {"import", "detect", "eval", "forward", "graph", "doctor"}) {
+  for (const char* command : {"import", "detect", "eval", "forward", "bench", "layers", "graph", "doctor"}) {
     const Outcome outcome = run({command, "--help"});
     CHECK(outcome.code == 0);
     CHECK(contains(outcome.out, fmt::format("Usage: damoyolo {}", command)));

@@ -1,0 +1,270 @@
+#include "cli/measure.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <cmath>
+#include <cstdint>
+#include <fstream>
+#include <functional>
+#include <future>
+#include <memory>
+#include <numeric>
+#include <utility>
+
+#include "cli/pipeline.h"
+#include "cli/stopwatch.h"
+#include "cli/text.h"
+#include "cli/thread_pool.h"
+#include "engine/core/error.h"
+#include "engine/core/mapped_file.h"
+#include "engine/profile.h"
+#include "loader/image.h"
+
+namespace damoyolo::cli {
+namespace {
+
+constexpr int kRounds = 10;
+constexpr std::size_t kLeastRuns = 3;
+
+bool on_gpu(const DeviceChoice& device) { return gpu_number(device.device).has_value(); }
+
+// Encoded pictures in memory.
+class Pictures {
+ public:
+  Pictures(std::vector<std::string> paths, int threads) : paths_(std::move(paths)), pool_(helper_threads(threads)) {
+    for (const std::string& path : paths_) files_.emplace_back(path);
+    decode(paths_.size());
+  }
+
+  bool empty() const { return files_.empty(); }
+
+  // The next ones, in turns, several at a time.
+  std::vector<Image> decode(std::size_t count) {
+    std::vector<std::future<Image>> decoding;
+    for (std::size_t i = 0; i < count; ++i, next_ = (next_ + 1) % files_.size())
+      decoding.push_back(
+          pool_.submit([&file = files_[next_], &path = paths_[next_]] { return decode_image(file.bytes(), path); }));
+    std::vector<Image> images;
+    for (std::future<Image>& image : decoding) images.push_back(image.get());
+    return images;
+  }
+
+ private:
+  std::vector<std::string> paths_;
+  std::vector<MappedFile> files_;
+  std::size_t next_ = 0;
+  ThreadPool pool_;
+};
+
+struct EndToEndRun {
+  double seconds = 0, decode = 0;
+  StageTimes stages;
+};
+
+// A combination while it is measured.
+struct Lane {
+  std::size_t place = 0;  // among the combinations
+  Workload workload;
+  std::shared_ptr<std::string> warning = std::make_shared<std::string>();
+  std::unique_ptr<Detector> detector;
+  double plan_seconds = 0, first_result_seconds = 0;
+  std::int64_t memory_bytes = 0;
+  double expected_seconds = 0;  // of a run
+  std::vector<double> network;  // seconds of runs
+  std::vector<EndToEndRun> end_to_end;
+  std::optional<Stages> stages;
+};
+
+// Linux promises memory that it does not have, and ends the process that uses it.
+void require_memory(std::int64_t bytes) {
+  std::ifstream file("/proc/meminfo");
+  for (std::string line; std::getline(file, line);) {
+    if (!line.starts_with("MemAvailable:")) continue;
+    const std::int64_t available = 1024 * std::stoll(line.substr(line.find(':') + 1));
+    if (bytes > available)
+      throw Error("it takes {}, and {} are free", bytes_text(static_cast<std::uintmax_t>(bytes)),
+                  bytes_text(static_cast<std::uintmax_t>(available)));
+  }
+}
+
+std::vector<Image> first_images(Pictures& pictures, std::size_t count) {
+  if (!pictures.empty()) return pictures.decode(count);
+  constexpr int kSide = 256;
+  return std::vector<Image>(count, Image{kSide, kSide, noise(std::size_t{3} * kSide * kSide)});
+}
+
+// Of that many runs. On a processor, forward() begins and ends where the span does.
+std::vector<double> network_seconds(Lane& lane, int runs) {
+  if (on_gpu(lane.detector->device())) return lane.detector->time_network(lane.workload.batch, runs).alone;
+  const ModelSpec& model = lane.detector->model();
+  const auto batch = static_cast<std::size_t>(lane.workload.batch);
+  const std::vector<std::uint8_t> pixels =
+      noise(batch * 3 * static_cast<std::size_t>(model.input_height) * static_cast<std::size_t>(model.input_width));
+  std::vector<double> seconds;
+  for (int run = 0; run < runs; ++run) {
+    const Stopwatch watch;
+    lane.detector->forward(pixels, lane.workload.batch, model.input_height, model.input_width);
+    seconds.push_back(watch.seconds());
+  }
+  return seconds;
+}
+
+Lane start(const std::string& weights, const DetectorOptions& options, Pictures& pictures) {
+  Lane lane;
+  DetectorOptions told = options;
+  told.warn = [warning = lane.warning](const std::string& text) { *warning = text; };
+  const std::vector<Image> images = first_images(pictures, static_cast<std::size_t>(options.max_batch));
+
+  const Stopwatch watch;
+  lane.detector = std::make_unique<Detector>(weights, told);
+  const Stopwatch plan;
+  lane.detector->plan_text(options.max_batch);
+  lane.plan_seconds = plan.seconds();
+  if (!on_gpu(lane.detector->device())) require_memory(lane.detector->memory_bytes());
+  lane.detector->detect(std::vector<ImageView>(images.begin(), images.end()));
+  lane.first_result_seconds = watch.seconds();
+
+  lane.workload = workload_of(lane.detector->model(), lane.detector->device(), options);
+  lane.memory_bytes = lane.detector->memory_bytes();
+  lane.expected_seconds = network_seconds(lane, 1).front();
+  if (!lane.warning->empty()) throw Error("{}", *lane.warning);
+  return lane;
+}
+
+// What the process's first detector takes, with everything it loads.
+std::optional<double> cold_start(const MeasureOptions& options, Pictures& pictures) {
+  DetectorOptions single = options.combinations.front();
+  single.max_batch = 1;
+  try {
+    return start(options.weights, single, pictures).first_result_seconds;
+  } catch (const Error&) {
+    return std::nullopt;  // its combination says why
+  }
+}
+
+EndToEndRun run_end_to_end(Lane& lane, Pictures& pictures) {
+  EndToEndRun run;
+  const Stopwatch watch;
+  const std::vector<Image> images = pictures.decode(static_cast<std::size_t>(lane.workload.batch));
+  run.decode = watch.seconds();
+  lane.detector->detect(std::vector<ImageView>(images.begin(), images.end()), {}, &run.stages);
+  run.seconds = watch.seconds();
+  return run;
+}
+
+// The part of a round that falls to one combination. A round ends when each has had its part of the time, however
+// many runs that is; what takes longer than a round has fewer turns.
+void take_turn(Lane& lane, int round, double seconds, Pictures& pictures) {
+  const double until = seconds * round / kRounds;
+  const std::size_t least = std::min(kLeastRuns, static_cast<std::size_t>(round));
+  const double measured = std::accumulate(lane.network.begin(), lane.network.end(), 0.0);
+  if (measured < until || lane.network.size() < least) {
+    const double missing = std::ceil((until - measured) / lane.expected_seconds);
+    const std::vector<double> times = network_seconds(lane, std::max(1, static_cast<int>(missing)));
+    lane.network.insert(lane.network.end(), times.begin(), times.end());
+  }
+  if (pictures.empty()) return;
+  double sum = 0;
+  for (const EndToEndRun& run : lane.end_to_end) sum += run.seconds;
+  while (sum < until || lane.end_to_end.size() < least) {
+    lane.end_to_end.push_back(run_end_to_end(lane, pictures));
+    sum += lane.end_to_end.back().seconds;
+  }
+}
+
+Stages stages_of(Lane& lane) {
+  const auto milliseconds = [&](const std::function<double(const EndToEndRun&)>& seconds) {
+    std::vector<double> values;
+    for (const EndToEndRun& run : lane.end_to_end) values.push_back(1000 * seconds(run));
+    return median(values);
+  };
+  Stages stages;
+  stages.decode = milliseconds([](const EndToEndRun& run) { return run.decode; });
+  stages.network = milliseconds([](const EndToEndRun& run) { return run.stages.network; });
+  if (!on_gpu(lane.detector->device())) {
+    stages.preprocess = milliseconds([](const EndToEndRun& run) { return run.stages.preprocess; });
+    stages.postprocess = milliseconds([](const EndToEndRun& run) { return run.stages.postprocess; });
+    return stages;
+  }
+  // A GPU computes everything between the copies as one; its first and last step are timed by themselves.
+  stages.copy = milliseconds([](const EndToEndRun& run) { return run.stages.preprocess + run.stages.postprocess; });
+  const std::vector<StepTime> steps = lane.detector->profile({.batch = lane.workload.batch});
+  stages.preprocess = 1000 * steps.front().seconds;
+  stages.postprocess = 1000 * steps.back().seconds;
+  *stages.network -= *stages.preprocess + *stages.postprocess;
+  return stages;
+}
+
+void add_entries(const Lane& lane, std::vector<Entry>& entries) {
+  const auto add = [&](const std::vector<double>& milliseconds, bool end_to_end) {
+    entries.push_back({lane.workload, end_to_end, summarize(milliseconds), lane.memory_bytes,
+                       lane.first_result_seconds, lane.plan_seconds, end_to_end ? lane.stages : std::nullopt});
+  };
+  std::vector<double> network, end_to_end;
+  for (const double seconds : lane.network) network.push_back(1000 * seconds);
+  for (const EndToEndRun& run : lane.end_to_end) end_to_end.push_back(1000 * run.seconds);
+  add(network, false);
+  if (!end_to_end.empty()) add(end_to_end, true);
+}
+
+}  // namespace
+
+Measured measure(const MeasureOptions& options) {
+  const std::vector<DetectorOptions>& combinations = options.combinations;
+  const ModelSpec model = model_of(options.weights, combinations.front());
+  Pictures pictures(options.images, combinations.front().threads);
+  Measured result;
+  result.cold_start_seconds = cold_start(options, pictures);
+
+  std::vector<Lane> done;
+  std::vector<std::size_t> waiting(combinations.size());
+  std::iota(waiting.begin(), waiting.end(), std::size_t{0});
+  while (!waiting.empty()) {
+    std::vector<Lane> together;
+    std::vector<std::size_t> later;  // what fails beside others may work alone
+    for (const std::size_t place : waiting) {
+      try {
+        together.push_back(start(options.weights, combinations[place], pictures));
+        together.back().place = place;
+      } catch (const Error& error) {
+        const DetectorOptions& failed = combinations[place];
+        if (together.empty())
+          result.left_out.push_back({workload_of(model, {failed.device, failed.precision, {}}, failed), error.what()});
+        else
+          later.push_back(place);
+      }
+    }
+    for (int round = 1; round <= kRounds; ++round)
+      for (Lane& lane : together) take_turn(lane, round, options.seconds, pictures);
+    for (Lane& lane : together) {
+      if (!pictures.empty()) lane.stages = stages_of(lane);
+      lane.detector.reset();
+      done.push_back(std::move(lane));
+    }
+    waiting = std::move(later);
+  }
+  std::ranges::sort(done, {}, &Lane::place);
+  for (const Lane& lane : done) add_entries(lane, result.entries);
+  return result;
+}
+
+ModelSpec model_of(const std::string& weights, const DetectorOptions& options) {
+  WeightsFile file(weights);
+  if (options.height > 0) file.set_input_size(options.height, options.width);
+  return file.model();
+}
+
+Workload workload_of(const ModelSpec& model, const DeviceChoice& device, const DetectorOptions& options) {
+  const bool gpu = on_gpu(device);
+  Workload workload;
+  workload.variant = model.variant;
+  workload.size = fmt::format("{}x{}", model.input_height, model.input_width);
+  const bool tf32 = gpu && options.allow_tf32 && device.precision == Precision::Fp32;
+  workload.precision = tf32 ? "tf32" : name_of(device.precision);
+  if (gpu) workload.mode = name_of(options.mode);
+  workload.batch = options.max_batch;
+  return workload;
+}
+
+}  // namespace damoyolo::cli
