@@ -1,7 +1,8 @@
 #!/usr/bin/env python3
 """This engine beside its peers: the same model, device and run, taking turns. bench/run.sh calls this.
 
-    bench/compare.py --weights S.safetensors --device cuda --json report.json [--batch 1,16] [--precision bf16]
+    build/damoyolo bench -w S.safetensors --batch 1 --json bench.json
+    bench/compare.py --header bench.json --weights S.safetensors --device cuda --json report.json [--batch 1,16]
 
 Every engine in every configuration is a process of its own (bench/peers/*_bench.py, build/network-bench), which holds
 the model ready on the device. Those of one group of configurations take turns, round after round, one at a time, and
@@ -334,7 +335,7 @@ class Comparison:
                 lane.worker.close()
 
     def run(self):
-        self.report = header(self.args)
+        self.report = reports.like(self.args.header, "bench/compare.py " + " ".join(sys.argv[1:]))
         self.compute_reference()
         groups = GPU_GROUPS if self.args.device == "cuda" else CPU_GROUPS
         for batch, precisions in groups:
@@ -350,23 +351,12 @@ def describe(configuration):
     return " ".join(word for word in configuration if word)
 
 
-def header(args):
-    """Device, versions and commit as the engine says them."""
-    report = json.loads(pathlib.Path(args.header).read_text()) if args.header else {}
-    empty = dict.fromkeys(("driver", "cuda", "cudnn", "commit"))
-    report = {"device": args.device, **empty, "ceilings": {"copy_gbs": None, "bf16_tflops": None}, **report}
-    report.update(command="bench/compare.py " + " ".join(sys.argv[1:]))
-    report["date"] = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
-    report.update(entries=[], left_out=[], layers=[], accuracy=[], ratios=[])
-    return report
-
-
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     words = lambda text: text.split(",")
     parser.add_argument("--weights", required=True)
     parser.add_argument("--json", required=True, help="the report to write")
-    parser.add_argument("--header", help="a report whose device, versions and commit this one takes over")
+    parser.add_argument("--header", required=True, help="a report whose device, versions and commit this one takes over")
     parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
     parser.add_argument("--build", type=pathlib.Path, default=ROOT / "build")
     parser.add_argument("--python", default=sys.executable, help="the one that runs the peers")

@@ -1,8 +1,16 @@
-"""Benchmark reports (docs/benchmark-format.md): checked, joined, summed up. Needs Python's own library only."""
+#!/usr/bin/env python3
+"""Benchmark reports (docs/benchmark-format.md): checked, joined, summed up. Needs Python's own library only.
+
+    bench/report.py FOLDER REPORT...     joins them into the report of their device in the folder, and prints its path
+"""
 
 import json
 import pathlib
+import re
 import statistics
+import struct
+import sys
+import time
 
 SCHEMA = json.loads((pathlib.Path(__file__).parent / "report.schema.json").read_text())
 WORKLOAD = ("engine", "variant", "size", "precision", "mode", "batch")
@@ -69,16 +77,27 @@ def key_of(row, kind):
     return json.dumps([row[name] for name in KEYS[kind]])
 
 
+def workload_of(row, configuration):
+    return (*(configuration[name] for name in ("engine", "precision", "mode")), row["variant"], row["size"], row["batch"])
+
+
 def join(report, newer):
-    """Adds another report of the device; what both have measured is taken from the newer one."""
+    """Adds another report of the device. What both have measured is taken from the newer one, but for figures of this
+    engine alone where the older ones were measured beside its peers. What stays from another commit says so."""
     if report["device"] != newer["device"]:
         raise SystemExit(f"a report of {newer['device']} cannot be added to one of {report['device']}")
+    if report["commit"] != newer["commit"]:
+        for row in (row for kind in KEYS for row in report.get(kind, [])):
+            row.setdefault("commit", report["commit"])
+    beside = {(workload_of(row, row["of"]), row["span"]) for row in report.get("ratios", []) if "commit" not in row}
     for name, value in newer.items():
         if name == "ceilings":
             report[name].update({ceiling: number for ceiling, number in value.items() if number is not None})
         elif name in KEYS:
             rows = {key_of(row, name): row for row in report.get(name, [])}
-            rows.update({key_of(row, name): row for row in value})
+            for row in value:
+                if name != "entries" or newer.get("ratios") or (workload_of(row, row), row["span"]) not in beside:
+                    rows[key_of(row, name)] = row
             report[name] = list(rows.values())
         elif value is not None:
             report[name] = value
@@ -114,3 +133,37 @@ def summary(milliseconds, batch):
         "drift": drift,
         "us_per_image": 1e3 * median / batch,
     }
+
+
+def like(header, command):
+    """An empty report of the same device, versions and commit as another report."""
+    report = {name: value for name, value in read(header).items() if name not in (*KEYS, "cold_start_s")}
+    report["date"] = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
+    return {**report, "command": command, **{kind: [] for kind in KEYS}}
+
+
+def model_of(weights):
+    """The structure in a weights file."""
+    with open(weights, "rb") as file:
+        header = json.loads(file.read(struct.unpack("<Q", file.read(8))[0]))
+    return json.loads(header["__metadata__"]["model"])
+
+
+def path_of(device, folder):
+    return pathlib.Path(folder) / (re.sub(r"[^a-z0-9]+", "-", device.lower()).strip("-") + ".json")
+
+
+def main():
+    if len(sys.argv) < 3:
+        raise SystemExit(__doc__)
+    newer = [read(path) for path in sys.argv[2:]]
+    path = path_of(newer[0]["device"], sys.argv[1])
+    joined = read(path) if path.exists() else newer.pop(0)
+    for report in newer:
+        join(joined, report)
+    write(joined, path)
+    print(path)
+
+
+if __name__ == "__main__":
+    main()

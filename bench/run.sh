@@ -1,0 +1,135 @@
+#!/usr/bin/env bash
+# Measures this engine and its peers on this machine, and writes what was found: bench/results/DEVICE.json, the tables in
+# docs/performance.md and the plots in docs/plots.
+#
+#   make bench && bench/run.sh [OPTION VALUE]...
+#     --build DIR         where the programs are (build)
+#     --budget SECONDS    that everything may take (530)
+#     --device cpu|cuda   (a GPU where there is one)
+#     --variant NAME      N, Ns, Nm, Nl, T, S, M or L (S)
+#     --precision LIST, --batch LIST, --mode LIST
+#                         only the comparison with the peers, and of it only these; what was measured before stays
+#     --set NAME=WEIGHTS,IMAGES,ANNOTATIONS
+#                         one more evaluation set
+#     --results DIR       instead of bench/results; then tables and plots are left alone
+#
+# The weights are the goldens' (bench/golden_checkpoint.cpp): how fast a network is does not depend on their values.
+# Peers are run with $PYTHON (python3): PyTorch where it is installed, ONNX Runtime where it is, too. The figures that
+# matter most come first, and what is measured is written at once.
+set -uo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")/.." || exit
+
+build=build budget=530 device='' variant=S results=bench/results
+chosen=() sets=()
+while [ $# -gt 0 ]; do
+  [ $# -gt 1 ] || { sed -n '2,/^set/{/^#/s/^# \{0,1\}//p}' "$0"; exit 2; }
+  case $1 in
+    --build) build=$2 ;;
+    --budget) budget=$2 ;;
+    --device) device=$2 ;;
+    --variant) variant=$2 ;;
+    --precision | --batch | --mode) chosen+=("$1" "$2") ;;
+    --set) sets+=("$1" "$2") ;;
+    --results) results=$2 ;;
+    *) echo "run.sh: unknown option $1" >&2; exit 2 ;;
+  esac
+  shift 2
+done
+python=${PYTHON:-python3}
+
+for program in damoyolo network-bench golden-checkpoint; do
+  [ -x "$build/$program" ] || { echo "run.sh: there is no $build/$program; \"make bench\" builds it" >&2; exit 1; }
+done
+command -v "$python" > /dev/null ||
+  { echo "run.sh: there is no $python, which joins the reports; \"$build/damoyolo bench\" measures without" >&2; exit 1; }
+
+folder=$(mktemp -d)
+trap 'rm -rf "$folder"' EXIT
+mkdir -p "$results"
+left() { echo $((budget - SECONDS > 1 ? budget - SECONDS : 1)); }
+
+# step SECONDS REPORT COMMAND...: at most that long, and what it has written is kept even when it fails.
+step() {
+  local seconds=$1 report=$2 status=0
+  shift 2
+  [ "$seconds" -lt "$(left)" ] || seconds=$(left)
+  [ "$seconds" -gt 5 ] || { echo "== left out, the time is used up: $*"; return 1; }
+  echo "== $* ($SECONDS s)"
+  timeout -k 10 "$seconds" "$@" > "$folder/log" 2>&1 || status=$?
+  if [ $status -ne 0 ] || [ -n "${show:-}" ]; then tail -n 60 "$folder/log"; fi
+  [ $status -eq 0 ] || echo "== that failed with status $status; going on"
+  [ ! -e "$report" ] || "$python" bench/report.py "$results" "$report" > "$folder/path" || status=1
+  return $status
+}
+
+model=$folder/$variant.safetensors digits=$folder/digits.safetensors
+"$build/golden-checkpoint" "$variant" "$folder/checkpoint.safetensors" &&
+  "$build/damoyolo" import "$folder/checkpoint.safetensors" -o "$model" > /dev/null &&
+  "$build/damoyolo" import tests/data/digits/digits-ns.pth -o "$digits" --names tests/data/digits/digits-ns.names \
+    --size 256x256 > /dev/null || exit 1
+rm "$folder/checkpoint.safetensors"
+
+on=(--device "${device:-auto}")
+bench() {  # NAME SECONDS OPTION...
+  local name=$1 seconds=$2
+  shift 2
+  step "$seconds" "$folder/$name.json" "$build/damoyolo" bench "${on[@]}" "$@" --json "$folder/$name.json"
+}
+
+# Says which device it is, and measures its ceilings.
+bench header 90 -w "$model" --batch 1 --seconds 1 --precision auto --mode reduce-overhead ||
+  { echo 'run.sh: the engine itself does not run here' >&2; exit 1; }
+device=$("$python" -c 'import json, sys; print("cuda" if json.load(open(sys.argv[1]))["driver"] else "cpu")' \
+  "$folder/header.json")
+on=(--device "$device")
+if [ "$device" = cuda ]; then precisions=fp32,bf16,fp16 late=130; else precisions=fp32,bf16 late=100; fi
+
+if [ ${#chosen[@]} -eq 0 ]; then
+  late=$((budget > 3 * late ? late : budget / 3))
+  for batch in 1 16; do
+    [ "$device" = cuda ] || [ $batch = 1 ] || continue
+    step 60 "$folder/layers$batch.json" "$build/damoyolo" layers -w "$model" "${on[@]}" --batch $batch \
+      --json "$folder/layers$batch.json"
+  done
+  step 60 "$folder/accuracy.json" "$python" bench/accuracy.py --header "$folder/header.json" --build "$build" \
+    --json "$folder/accuracy.json" "${on[@]}" --precision "$precisions$([ "$device" = cpu ] || echo ,tf32)" \
+    --set "digits=$digits,tests/data/digits/images,tests/data/digits/annotations.json" ${sets[@]+"${sets[@]}"}
+else
+  late=0
+fi
+
+peers=()
+for peer in torch onnxruntime; do
+  if "$python" -c "import numpy, torch, $peer" 2> /dev/null; then
+    peers+=("$peer")
+  else
+    echo "== $python has no $peer (or no torch or numpy): its cells stay empty until \"pip install torch numpy onnx" \
+         "onnxscript onnxruntime\" and bench/run.sh again"
+  fi
+done
+if "$python" -c 'import numpy' 2> /dev/null; then
+  compare=$(($(left) - late))
+  show=yes step $((compare + 30)) "$folder/compare.json" "$python" bench/compare.py --header "$folder/header.json" \
+    --weights "$model" --device "$device" --build "$build" --json "$folder/compare.json" --budget "$compare" \
+    --peers "$(IFS=,; echo "${peers[*]-}")" ${chosen[@]+"${chosen[@]}"}
+else
+  echo "== $python has no numpy: nothing is compared with peers"
+fi
+
+if [ ${#chosen[@]} -eq 0 ]; then
+  # The digits' model, for accuracy beside speed; then every batch and mode of the other.
+  bench digits 30 -w "$digits" --batch 1 --seconds 0.5 --precision "$precisions" --mode reduce-overhead
+  [ "$device" = cpu ] || bench digits-tf32 20 -w "$digits" --batch 1 --seconds 0.5 --precision fp32 --tf32 \
+    --mode reduce-overhead
+  batches=$([ "$device" = cuda ] && echo 1,2,4,8,16,32 || echo 1,2,4)
+  bench bf16 60 -w "$model" --batch "$batches" --seconds 0.5 --precision bf16 --mode default,reduce-overhead
+  bench fp32 60 -w "$model" --batch "$batches" --seconds 0.5 --precision fp32 --mode default,reduce-overhead
+  if [ "$device" = cuda ]; then
+    bench fp16 45 -w "$model" --batch "$batches" --seconds 0.5 --precision fp16 --mode reduce-overhead
+    bench tf32 45 -w "$model" --batch "$batches" --seconds 0.5 --precision fp32 --tf32 --mode reduce-overhead
+    bench autotune 90 -w "$model" --batch 1,16,32 --seconds 0.5 --precision bf16 --mode max-autotune
+  fi
+fi
+
+[ "$results" != bench/results ] || { "$python" bench/tables.py && "$python" bench/plot; }
+echo "== $(cat "$folder/path"), after $SECONDS s"

@@ -1,0 +1,250 @@
+#!/usr/bin/env python3
+"""Writes the tables in docs/performance.md, between its markers, from every report in bench/results.
+
+Needs Python's own library only. A cell without a run behind it stays empty, and the command that fills it is named.
+"""
+
+import pathlib
+
+import report as reports
+
+ROOT = pathlib.Path(__file__).resolve().parents[1]
+DOCUMENT, RESULTS = ROOT / "docs/performance.md", ROOT / "bench/results"
+BEGIN, END = "<!-- bench/tables.py: begin -->", "<!-- bench/tables.py: end -->"
+
+PRECISIONS = ("bf16", "fp16", "tf32", "fp32")
+COMPILED = ("default", "reduce-overhead", "max-autotune")
+NAMES = {"damoyolo": "damoyolo", "torch": "PyTorch", "onnxruntime": "ONNX Runtime"}
+
+
+def order_of(configuration):
+    engine, precision, mode = configuration
+    modes = (None, "eager", "channels-last", *COMPILED)
+    return PRECISIONS.index(precision), list(NAMES).index(engine), modes.index(mode)
+
+
+def rows_for(gpu):
+    """The configurations that have a row, measured or not."""
+    if not gpu:
+        rows = [(engine, precision, None) for engine in ("damoyolo",) for precision in ("bf16", "fp32")]
+        rows += [("torch", precision, mode) for precision in ("bf16", "fp32") for mode in ("channels-last", "default")]
+        return rows + [("onnxruntime", "fp32", None)]
+    rows = [("damoyolo", "bf16", mode) for mode in COMPILED]
+    rows += [("torch", "bf16", mode) for mode in ("eager", "channels-last", *COMPILED)]
+    for precision in ("fp16", "tf32", "fp32"):
+        rows.append(("damoyolo", precision, "reduce-overhead"))
+        rows += [("torch", precision, mode) for mode in ("eager", "channels-last", "reduce-overhead")]
+    return rows
+
+
+def table(titles, rows, numbers=1):
+    """Markdown; the last `numbers` columns are set to the right."""
+    rule = ["---"] * (len(titles) - numbers) + ["---:"] * numbers
+    return "\n".join("| " + " | ".join(row) + " |" for row in [titles, rule, *rows])
+
+
+def digits(value):
+    return "" if value is None else f"{value:.3g}" if value < 1000 else f"{value:.0f}"
+
+
+def label(configuration):
+    engine, precision, mode = configuration
+    torch = {"channels-last": "eager, channels_last", "eager": "eager, contiguous"}
+    if engine == "torch" and mode in COMPILED:
+        mode = f"torch.compile, {mode}"
+    return [NAMES[engine], precision, torch.get(mode, mode) or ""]
+
+
+class Device:
+    """The tables of one report."""
+
+    def __init__(self, report, workload):
+        self.report, (self.variant, self.size) = report, workload
+        self.gpu = report["driver"] is not None
+        self.entries = {}
+        for entry in report["entries"]:
+            if (entry["variant"], entry["size"]) == workload:
+                key = (entry["engine"], entry["precision"], entry["mode"]), entry["batch"], entry["span"]
+                self.entries[key] = entry
+        found = {key[0] for key in self.entries}
+        self.rows = sorted(found | set(rows_for(self.gpu)), key=order_of)
+        self.batches = sorted({key[1] for key in self.entries} | ({1, 16, 32} if self.gpu else {1}))
+        self.old = set()
+
+    def entry(self, configuration, batch, span="network"):
+        return self.entries.get((configuration, batch, span))
+
+    def mark(self, row):
+        """Behind a figure that is not of the report's commit, or not steady."""
+        if "commit" in row:
+            self.old.add(row["commit"])
+        unsteady = (row.get("drift") or 0) > reports.STEADY_DRIFT
+        return ("\\*" if "commit" in row else "") + (" !" if unsteady else "")
+
+    def cells(self, configuration, figure):
+        cells = []
+        for batch in self.batches:
+            entry = self.entry(configuration, batch)
+            cells.append(digits(figure(entry)) + self.mark(entry) if entry and figure(entry) is not None else "")
+        return cells
+
+    def times(self, figure):
+        titles = ["engine", "precision", "mode", *(f"batch {batch}" for batch in self.batches)]
+        return table(titles, [label(row) + self.cells(row, figure) for row in self.rows], len(self.batches))
+
+    def missing(self):
+        """What fills the cells that peers are compared in."""
+        batches = [1, 16, 32] if self.gpu else [1]
+        commands = []
+        for precision in PRECISIONS if self.gpu else ("bf16", "fp32"):
+            rows = [row for row in rows_for(self.gpu) if row[1] == precision]
+            wanted = [b for b in batches if (b != 32 or precision == "bf16") and any(not self.entry(r, b) for r in rows)]
+            if wanted:
+                commands.append(f"`bench/run.sh --variant {self.variant} --precision {precision}"
+                                f" --batch {','.join(map(str, wanted))}`")
+        return f"Empty cells have not been run. {'; '.join(commands)} fills those of the peers.\n" if commands else ""
+
+    def speedups(self):
+        """Of the mode that users get."""
+        found, batches = {}, set()
+        for ratio in self.report.get("ratios", []):
+            ours, theirs = (tuple(ratio[side][name] for name in ("engine", "precision", "mode")) for side in ("of", "over"))
+            if (ratio["variant"], ratio["size"]) == (self.variant, self.size) and ours[2] in (None, "reduce-overhead"):
+                figures = f"{ratio['ratio']:.2f}× ({ratio['low']:.2f}–{ratio['high']:.2f}){self.mark(ratio)}"
+                found.setdefault((ours, theirs), {})[ratio["batch"]] = figures
+                batches.add(ratio["batch"])
+        rows = []
+        for ours, theirs in sorted(found, key=lambda pair: (order_of(pair[0]), order_of(pair[1]))):
+            cells = [found[ours, theirs].get(batch, "") for batch in sorted(batches)]
+            rows.append([" ".join(filter(None, label(ours))), " ".join(filter(None, label(theirs))), *cells])
+        titles = ["engine", "faster than", *(f"batch {batch}" for batch in sorted(batches))]
+        return table(titles, rows, len(batches)) if rows else ""
+
+    def startup(self):
+        rows = []
+        for row in self.rows:
+            entry = self.entry(row, 1)
+            first = entry and entry["first_result_s"]
+            memory = self.cells(row, lambda entry: entry["device_memory_mb"])
+            if first is not None or any(memory):
+                rows.append([*label(row), digits(first) + (self.mark(entry) if first else ""), *memory])
+        titles = ["engine", "precision", "mode", "first result s", *(f"MB, batch {batch}" for batch in self.batches)]
+        return table(titles, rows, 1 + len(self.batches)) if rows else ""
+
+    def end_to_end(self):
+        rows = []
+        stages = ("decode_ms", "copy_ms", "preprocess_ms", "network_ms", "postprocess_ms")
+        for row in self.rows:
+            for batch in self.batches:
+                entry = self.entry(row, batch, "end_to_end")
+                if not entry:
+                    continue
+                parts = entry.get("stages") or {}
+                cells = [digits(parts.get(stage)) for stage in stages]
+                total = [digits(entry["median_ms"]) + self.mark(entry), digits(1e6 / entry["us_per_image"])]
+                rows.append([*label(row), str(batch), *cells, *total])
+        titles = ["engine", "precision", "mode", "batch", "decode", "copy", "preprocess", "network", "postprocess"]
+        return table([*titles, "all", "images/s"], rows, 8) if rows else ""
+
+    def layers(self):
+        rows = []
+        for plan in self.report["layers"]:
+            if (plan["variant"], plan["size"]) != (self.variant, self.size):
+                continue
+            for stage in ("input", "backbone", "neck", "head", "results"):
+                steps = [step for step in plan["steps"] if step["stage"] == stage]
+                if steps:
+                    time, floors = sum(step["time_us"] for step in steps), [step["floor_us"] for step in steps]
+                    floor = sum(value for value in floors if value is not None) if any(floors) else None
+                    part = f"{100 * floor / time:.0f} %" if floor else ""
+                    rows.append([f"{plan['precision']}, batch {plan['batch']}{self.mark(plan)}", stage, str(len(steps)),
+                                 digits(time), digits(floor), part])
+            rows.append([f"{plan['precision']}, batch {plan['batch']}", "sum, and a whole run", str(len(plan["steps"])),
+                         f"{digits(plan['sum_us'])}, {digits(plan['run_us'])}", "", ""])
+        return table(["plan", "stage", "steps", "µs", "floor µs", "of the floor"], rows, 4) if rows else ""
+
+    def accuracy(self):
+        rows = []
+        for row in self.report["accuracy"]:
+            beside = [entry for entry in self.report["entries"] if entry["span"] == "network" and entry["batch"] == 1
+                      and all(entry[name] == row[name] for name in ("engine", "variant", "size", "precision"))]
+            time = min(beside, key=lambda entry: entry["median_ms"], default=None)
+            rows.append([row["set"], f"{row['variant']}, {row['size'].replace('x', '×')}", row["precision"],
+                         str(row["images"]), f"{row['ap']:.4f}", f"{row['ap50']:.4f}",
+                         digits(time["median_ms"]) + self.mark(time) if time else ""])
+        return table(["set", "model", "precision", "images", "AP", "AP50", "network ms, batch 1"], rows, 4) if rows else ""
+
+    def text(self):
+        report = self.report
+        size = self.size.replace("x", "×")
+        versions = [f"{name} {report[key]}" for name, key in
+                    (("driver", "driver"), ("CUDA", "cuda"), ("cuDNN", "cudnn")) if report.get(key)]
+        versions += [f"{report['threads']} threads"] if report.get("threads") else []
+        for engine in ("torch", "onnxruntime"):
+            found = {e["engine_version"] for e in report["entries"] if e["engine"] == engine and "engine_version" in e}
+            versions += [f"{NAMES[engine]} {version}" for version in sorted(found)]
+        ceilings = report["ceilings"]
+        ceilings = [f"{digits(ceilings.get(key))} {unit}" for key, unit in
+                    (("copy_gbs", "GB/s copied"), ("bf16_tflops", "TFLOP/s in bf16")) if ceilings.get(key)]
+        parts = [
+            f"### {report['device']}: {self.variant} at {size}",
+            f"{', '.join(versions)}; commit {report['commit']}, {report['date'][:10]}. Measured ceilings: "
+            f"{', '.join(ceilings) or 'none'}. Weights without training; speed does not depend on their values.",
+            "**Network**, median ms of a batch: from pixels in the device's memory to the scores and boxes of all anchors"
+            + (" (damoyolo goes on to the final boxes)." if self.gpu else ".")
+            + " Not in it: files, decoding, resizing, copies to and from the device.",
+            self.times(lambda entry: entry["median_ms"]),
+            "The same, images per second:",
+            self.times(lambda entry: 1e6 / entry["us_per_image"]),
+            self.missing(),
+        ]
+        sections = [
+            ("**Beside each other**: how many times faster, of what took turns in one run. The median over the rounds, and "
+             "their range, of the ratio of neighbouring turns' medians.", self.speedups()),
+            ("**Before the first result, and memory.** Seconds at batch 1 from starting the process, nothing cached: "
+             "libraries, weights, plan or compilation. Memory beyond the context: for damoyolo all that the driver counts, "
+             "for PyTorch what its allocator reserved while it ran, without libraries and code.", self.startup()),
+            ("**End to end**, ms of a batch: from encoded pictures in the host's memory to boxes in their pixels. Not in "
+             "it: reading from disk, drawing, writing. Stages are medians and need not add up.", self.end_to_end()),
+            ("**Where the time goes.** Each step by itself, so the sum is not the time of a run; the floor is the larger "
+             "of its operations and its bytes over the measured ceilings.", self.layers()),
+            ("**Accuracy beside speed**: COCO average precision, with the time of the same model and precision.",
+             self.accuracy()),
+        ]
+        for heading, body in sections:
+            if body:
+                parts += [heading, body]
+        if self.old:
+            parts.append(f"\\* Of commit {', '.join(sorted(map(str, self.old)))}.")
+        if any((entry.get("drift") or 0) > reports.STEADY_DRIFT for entry in self.entries.values()):
+            parts.append("! The medians of the first and the second half of the runs differ by more than 3 %: not to be "
+                         "relied on.")
+        left = [row for row in report.get("left_out", []) if (row["variant"], row["size"]) == (self.variant, self.size)]
+        if left:
+            lines = [f"- {' '.join(w for w in (row['engine'], row['precision'], row['mode']) if w)}, batch {row['batch']}: "
+                     f"{row['reason']}" for row in left]
+            parts.append("Left out:\n\n" + "\n".join(lines))
+        return "\n\n".join(part.strip() for part in parts if part)
+
+
+def devices_of(path):
+    """A report with each model that was compared, or at least run, on its device."""
+    report = reports.read(path)
+    compared = {(row["variant"], row["size"]) for row in report.get("ratios", [])}
+    every = {(entry["variant"], entry["size"]) for entry in report["entries"]}
+    return [Device(report, workload) for workload in sorted(compared or every)]
+
+
+def main():
+    text = "\n\n".join(device.text() for path in sorted(RESULTS.glob("*.json")) for device in devices_of(path))
+    text = text or "Nothing has been run yet; `make bench && bench/run.sh` fills this."
+    document = DOCUMENT.read_text()
+    if BEGIN not in document or END not in document:
+        raise SystemExit(f"{DOCUMENT}: has no lines {BEGIN} and {END}")
+    before, _, rest = document.partition(BEGIN)
+    after = rest.partition(END)[2]
+    DOCUMENT.write_text(f"{before}{BEGIN}\n\n{text}\n\n{END}{after}")
+
+
+if __name__ == "__main__":
+    main()

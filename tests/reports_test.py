@@ -1,0 +1,199 @@
+#!/usr/bin/env python3
+"""Tests of what bench/ makes of reports: schema, joining, tables, plots. Prints the Test Anything Protocol.
+
+Needs Python's own library only. The numbers of the example are made up.
+"""
+
+import copy
+import json
+import pathlib
+import sys
+import tempfile
+import traceback
+import xml.etree.ElementTree
+
+ROOT = pathlib.Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(ROOT / "bench"))
+import importlib.machinery  # noqa: E402
+import importlib.util  # noqa: E402
+
+import report as reports  # noqa: E402
+import tables  # noqa: E402
+
+loader = importlib.machinery.SourceFileLoader("plot", str(ROOT / "bench/plot"))
+plot = importlib.util.module_from_spec(importlib.util.spec_from_loader("plot", loader))
+loader.exec_module(plot)
+
+
+def example(gpu=True):
+    """A report with every kind of row, of a device that does not exist."""
+    report = {"device": "Example GPU 1" if gpu else "Example CPU 1", "driver": "1.0" if gpu else None}
+    report |= {"cuda": "13.0" if gpu else None, "cudnn": None, "threads": None if gpu else 2, "commit": "abc"}
+    report |= {"date": "2026-01-31T12:00:00Z", "ceilings": {"copy_gbs": 3000.0, "bf16_tflops": 800.0}}
+    report |= {"entries": [], "left_out": [], "layers": [], "accuracy": [], "ratios": []}
+    speed = {"eager": 9, "channels-last": 6, "default": 4, "reduce-overhead": 2, "max-autotune": 1.8, None: 3}
+    workload = {"variant": "S", "size": "640x640"}
+    for configuration in tables.rows_for(gpu):
+        engine, precision, mode = configuration
+        for batch in (1, 16, 32):
+            base = speed[mode] * (1 if engine == "damoyolo" else 1.4) * (1 if precision == "bf16" else 2)
+            times = [base * batch**0.8 * (1 + 0.001 * i) for i in range(9)]
+            entry = {"engine": engine, **workload, "precision": precision, "mode": mode, "batch": batch}
+            entry |= {"span": "network", "device_memory_mb": 100.0 * batch, "first_result_s": 2.0}
+            report["entries"].append(entry | reports.summary(times, batch))
+            if engine == "torch":
+                sides = {"of": ("damoyolo", precision, "reduce-overhead" if gpu else None), "over": configuration}
+                sides = {name: dict(zip(("engine", "precision", "mode"), side)) for name, side in sides.items()}
+                row = {**workload, "batch": batch, "span": "network", **sides}
+                report["ratios"].append(row | {"ratio": 1.4, "low": 1.3, "high": 1.5, "rounds": 9})
+    for batch in (1, 16):
+        stages = ["input"] + ["backbone"] * 30 + ["neck"] * 25 + ["head"] * 6 + ["results"]
+        steps = [
+            {"node": f"{stage}.{i}", "stage": stage, "kernel": "k", "in": [1, 8, 8, 8], "out": [1, 8, 8, 8],
+             "time_us": batch * (4 + i * 7 % 11), "flops": 1e6, "bytes": 1e5, "floor_us": batch * (1.0 + i * 7 % 5)}
+            for i, stage in enumerate(stages)
+        ]
+        plan = {"engine": "damoyolo", **workload, "precision": "bf16", "mode": "reduce-overhead", "batch": batch}
+        time = sum(step["time_us"] for step in steps)
+        report["layers"].append(plan | {"sum_us": time, "run_us": 0.9 * time, "steps": steps})
+    for precision, ap in (("bf16", 0.41), ("fp32", 0.412)):
+        row = {"engine": "damoyolo", **workload, "precision": precision, "set": "example", "images": 20}
+        report["accuracy"].append(row | {"ap": ap, "ap50": 0.6})
+    return report
+
+
+def test_example_fits_the_schema():
+    for gpu in (True, False):
+        assert reports.problems(example(gpu)) == []
+
+
+def test_schema_finds_what_is_wrong():
+    def broken(change):
+        report = example()
+        change(report)
+        return reports.problems(report)
+
+    assert broken(lambda r: r.pop("device")) == ["report has no device"]
+    assert broken(lambda r: r["entries"][0].update(span="all"))[0].startswith("report.entries[0].span is 'all'")
+    assert broken(lambda r: r["entries"][0].update(batch=0)) == ["report.entries[0].batch is 0, expected at least 1"]
+    assert broken(lambda r: r["entries"][0].update(batch=True))[0].startswith("report.entries[0].batch is True")
+    assert broken(lambda r: r["entries"][0].update(speed=1)) == ["report.entries[0] has an unknown speed"]
+
+
+def test_summary_is_over_all_runs():
+    found = reports.summary([4.0, 1.0, 2.0, 3.0, 5.0], batch=2)
+    assert (found["runs"], found["median_ms"], found["min_ms"], found["us_per_image"]) == (5, 3.0, 1.0, 1500.0)
+    assert abs(found["p95_ms"] - 4.8) < 1e-9 and found["iqr_ms"] == 2.0
+    assert abs(found["drift"] - 0.2) < 1e-9  # 2.5 and 3
+    assert reports.summary([1.0], 1)["drift"] is None
+
+
+def alone(report, index, **changes):
+    """A report of one entry that was not measured beside peers."""
+    newer = copy.deepcopy(report)
+    newer |= {kind: [] for kind in reports.KEYS}
+    newer["entries"] = [{**report["entries"][index], **changes}]
+    return newer
+
+
+def test_newer_figures_replace_older_ones():
+    report = example()
+    count = len(report["entries"])
+    peer = next(i for i, entry in enumerate(report["entries"]) if entry["engine"] == "torch")
+    reports.join(report, alone(report, peer, median_ms=0.5))
+    assert len(report["entries"]) == count and report["entries"][peer]["median_ms"] == 0.5
+
+
+def test_figures_beside_peers_stay():
+    report = example()
+    beside = next(i for i, e in enumerate(report["entries"]) if e["engine"] == "damoyolo" and e["mode"] == "reduce-overhead")
+    reports.join(report, alone(report, beside, median_ms=0.5))
+    assert report["entries"][beside]["median_ms"] != 0.5
+
+
+def test_older_rows_name_their_commit():
+    report = example()
+    newer = alone(report, 0, median_ms=0.5)
+    newer["commit"] = "def"
+    reports.join(report, newer)
+    assert report["commit"] == "def"
+    assert "commit" not in report["entries"][0] and report["entries"][1]["commit"] == "abc"
+    assert reports.problems(report) == []
+
+
+def test_what_was_measured_is_no_longer_left_out():
+    report = example()
+    row = {name: report["entries"][0][name] for name in reports.WORKLOAD}
+    report["left_out"] = [{**row, "reason": "no time"}, {**row, "batch": 64, "reason": "no memory"}]
+    reports.join(report, alone(report, 0))
+    assert [row["batch"] for row in report["left_out"]] == [64]
+
+
+def test_reports_of_two_devices_are_not_joined():
+    try:
+        reports.join(example(True), example(False))
+    except SystemExit:
+        return
+    raise AssertionError("they were")
+
+
+def test_cells_without_a_run_are_empty_and_name_the_command():
+    report = example()
+    gone = [e for e in report["entries"] if (e["precision"], e["mode"], e["batch"]) == ("bf16", "max-autotune", 32)]
+    report["entries"] = [entry for entry in report["entries"] if entry not in gone]
+    text = tables.Device(report, ("S", "640x640")).text()
+    row = next(line for line in text.splitlines() if line.startswith("| PyTorch | bf16 | torch.compile, max-autotune |"))
+    assert row.split("|")[6].strip() == "" and row.split("|")[5].strip() != "", row
+    assert "--precision bf16 --batch 32`" in text
+    assert "Empty cells" not in tables.Device(example(), ("S", "640x640")).text()
+
+
+def test_unsteady_figures_are_marked():
+    report = example(gpu=False)
+    report["entries"][0]["drift"] = 0.2
+    text = tables.Device(report, ("S", "640x640")).text()
+    assert " !" in next(line for line in text.splitlines() if line.startswith("| damoyolo | bf16"))
+
+
+def test_plots_are_drawn_from_a_report():
+    for gpu in (True, False):
+        with tempfile.TemporaryDirectory() as folder:
+            path = pathlib.Path(folder) / "example.json"
+            path.write_text(json.dumps(example(gpu)))
+            sys.argv = ["plot", str(path), "--out", folder]
+            plot.main()
+            names = sorted(file.name for file in pathlib.Path(folder).glob("*.svg"))
+            assert names == [f"example-{name}.svg" for name in ("accuracy", "s-latency", "s-layers", "s-throughput")]
+            for name in names:
+                root = xml.etree.ElementTree.parse(f"{folder}/{name}").getroot()
+                width, height = (float(root.get(side)) for side in ("width", "height"))
+                for element in root.iter():
+                    for side, most in (("x", width), ("y", height), ("cx", width), ("cy", height)):
+                        place = element.get(side)
+                        assert place is None or -1 <= float(place) <= most, (name, element.attrib)
+
+
+def test_plots_of_nothing_are_not_drawn():
+    report = example()
+    report["layers"], report["accuracy"] = [], []
+    device = tables.Device(report, ("S", "640x640"))
+    assert plot.layers(device) is None and plot.accuracy(report) is None and plot.latency(device) is not None
+
+
+def main():
+    tests = [(name, test) for name, test in globals().items() if name.startswith("test_")]
+    failed = 0
+    for number, (name, test) in enumerate(tests, 1):
+        right = "ok"
+        try:
+            test()
+        except BaseException:
+            traceback.print_exc()
+            right, failed = "not ok", failed + 1
+        print(f"{right} {number} - reports: {name[5:].replace('_', ' ')}", flush=True)
+    print(f"1..{len(tests)}")
+    return failed > 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
