@@ -15,6 +15,7 @@
 #include "tests/compare.h"
 #include "tests/cuda/host_convolution.h"
 #include "tests/cuda/host_runtime.h"
+#include "tests/layer_errors.h"
 #include "tests/random_weights.h"
 
 using namespace damoyolo;
@@ -157,6 +158,28 @@ TEST_CASE("cuda network: every value can be read, and layers kept in fp32 comput
     for (std::size_t level = 0; level < 3; ++level)
       CHECK(relative_difference(exact->read(test.graph.backbone[level]),
                                 backbone->read(backbone->graph().backbone[level])) < 0.004);  // rounded once
+  }
+}
+
+TEST_CASE("cuda network: every convolution in bf16 is near fp32 on the same inputs") {
+  for (const char* variant : {"Ns", "T"}) {
+    CAPTURE(variant);
+    Case test(released_variant(variant));
+    const auto errors_in = [&](DType type) {
+      NetworkOptions readable = options(Task::Forward, type);
+      readable.plan.keep_values = true;
+      Network network(test.runtime, test.streams, test.graph, test.head, test.weights.lookup(), on_host, readable);
+      test.forward(network);
+      return layer_errors(test.graph, test.weights.lookup(), [&](ValueId value) { return network.read(value); });
+    };
+    for (const auto& [name, error] : errors_in(DType::F32)) {
+      CAPTURE(name);
+      CHECK(error < 1e-6);
+    }
+    for (const auto& [name, error] : errors_in(DType::BF16)) {
+      CAPTURE(name);
+      CHECK(error < 1e-2);
+    }
   }
 }
 
