@@ -127,6 +127,7 @@ $(BUILD)/backends: FORCE
 GPU_PROGRAMS := $(addprefix $(BUILD)/,damoyolo kernel_tests_gpu network_tests)
 gpu-programs: $(GPU_PROGRAMS)
 gpu-check:
+	-$(BUILD)/damoyolo doctor
 	tests/run.sh $(BUILD)/kernel_tests_gpu "$(BUILD)/network_tests -tc='gpu:*'" \
 	  $(if $(shell command -v compute-sanitizer),$(foreach tool,memcheck racecheck, \
 	    'compute-sanitizer --tool $(tool) --error-exitcode 9 $(BUILD)/kernel_tests_gpu'))

@@ -5,30 +5,41 @@
 #
 # Each command prints lines of the Test Anything Protocol among others: "ok N - NAME", "not ok N - NAME",
 # "ok N - NAME # SKIP REASON", and at its end the plan "1..COUNT". A command that ends with a failure it did not report
-# or without its plan (a crash, a sanitizer's abort) counts as one failed test. All output is shown. The last line is
-# "N passed, N failed, N skipped"; the exit status is 1 when something failed or nothing ran.
+# or without its plan (a crash, a sanitizer's abort) counts as one failed test. All output is shown. At the end comes a
+# table with a row for each command, and as the last line "N passed, N failed, N skipped"; the exit status is 1 when
+# something failed or nothing ran.
 set -u
 
 folder=$(mktemp -d)
 trap 'rm -rf "$folder"' EXIT
 
+# Of a file of test lines: passed, failed, skipped.
+count() {
+  skips=$(grep -c '^ok .* # SKIP' "$1")
+  failures=$(grep -c '^not ok ' "$1")
+  echo "$(($(wc -l < "$1") - skips - failures)) $failures $skips"
+}
+
 for command in "$@"; do
   echo "== $command"
+  began=$(date +%s)
   { sh -c "$command" 2>&1; echo $? > "$folder/status"; } | tee "$folder/output"
   status=$(cat "$folder/status")
   grep -E '^(not )?ok [0-9]+ - ' "$folder/output" > "$folder/cases"
-  cat "$folder/cases" >> "$folder/all"
   if ! grep -qx "1\.\.$(wc -l < "$folder/cases")" "$folder/output" ||
      { [ "$status" -ne 0 ] && ! grep -q '^not ok ' "$folder/cases"; }; then
-    echo "not ok 0 - $command: stopped before its end, exit status $status" | tee -a "$folder/all"
+    echo "not ok 0 - $command: stopped before its end, exit status $status" | tee -a "$folder/cases"
   fi
+  cat "$folder/cases" >> "$folder/all"
+  # shellcheck disable=SC2046 # three numbers
+  printf '%7d %7d %8d %8d  %s\n' $(count "$folder/cases") $(($(date +%s) - began)) "$command" >> "$folder/table"
 done
-touch "$folder/all"
+touch "$folder/all" "$folder/table"
 
 names() { sed -E 's/^(not )?ok [0-9]+ - /  /; s/ # SKIP (.*)/ (\1)/' | sort -u; }
-skipped=$(grep -c '^ok .* # SKIP' "$folder/all")
-failed=$(grep -c '^not ok ' "$folder/all")
-passed=$(($(wc -l < "$folder/all") - skipped - failed))
+read -r passed failed skipped << END
+$(count "$folder/all")
+END
 
 echo
 if [ "$skipped" -gt 0 ]; then
@@ -39,5 +50,7 @@ if [ "$failed" -gt 0 ]; then
   echo 'Failed:'
   grep '^not ok ' "$folder/all" | names
 fi
+printf '\n%7s %7s %8s %8s\n' passed failed skipped seconds
+cat "$folder/table"
 echo "$passed passed, $failed failed, $skipped skipped"
 [ "$failed" -eq 0 ] && [ "$passed" -gt 0 ]
