@@ -31,8 +31,7 @@ for command in "$@"; do
     echo "not ok 0 - $command: stopped before its end, exit status $status" | tee -a "$folder/cases"
   fi
   cat "$folder/cases" >> "$folder/all"
-  # shellcheck disable=SC2046 # three numbers
-  printf '%7d %7d %8d %8d  %s\n' $(count "$folder/cases") $(($(date +%s) - began)) "$command" >> "$folder/table"
+  echo "$(count "$folder/cases") $(($(date +%s) - began)) $command" >> "$folder/table"
 done
 touch "$folder/all" "$folder/table"
 
@@ -51,6 +50,8 @@ if [ "$failed" -gt 0 ]; then
   grep '^not ok ' "$folder/all" | names
 fi
 printf '\n%7s %7s %8s %8s\n' passed failed skipped seconds
-cat "$folder/table"
+while read -r passes failures skips seconds command; do
+  printf '%7d %7d %8d %8d  %s\n' "$passes" "$failures" "$skips" "$seconds" "$command"
+done < "$folder/table"
 echo "$passed passed, $failed failed, $skipped skipped"
 [ "$failed" -eq 0 ] && [ "$passed" -gt 0 ]
