@@ -130,7 +130,7 @@ FUZZ_PROGRAMS    := $(patsubst tests/fuzz/%.cpp,$(BUILD)/fuzz/%,$(FUZZ_SOURCES))
 test:
 	.ci/setup tests
 	$(MAKE) test-programs
-	tests/run.sh $(TEST_COMMANDS) 'tests/fuzz.sh "-runs=30000 -seed=1" $(FUZZ_PROGRAMS)'
+	tests/run.sh $(TEST_COMMANDS) tests/reports_test.sh 'tests/fuzz.sh "-runs=30000 -seed=1" $(FUZZ_PROGRAMS)'
 
 fuzz:
 	.ci/setup tests

@@ -5,9 +5,10 @@
     bench/compare.py --header bench.json --weights S.safetensors --device cuda --json report.json [--batch 1,16]
 
 Every engine in every configuration is a process of its own (bench/peers/*_bench.py, build/network-bench), which holds
-the model ready on the device. Those of one group of configurations take turns, round after round, one at a time, and
-each measures its own span. Before that, the outputs of each are compared with this engine's fp32 outputs on the CPU,
-which the tests compare with the public model's; one that computes something else is not timed.
+the model ready on the device. Those of one group of configurations start one after another, with nothing cached. Then
+they take turns, round after round, and each measures its own span. Before that, the outputs of each are compared with
+this engine's fp32 outputs on the CPU, which the tests compare with the public model's; one that computes something else
+is not timed.
 
 Configurations that share a group can be compared, and their ratios are those of neighbouring turns: a drift of the
 device's speed leaves them alone. The report is written after each group, so that a run cut short leaves what it has.
@@ -43,26 +44,26 @@ TOLERANCE = {"fp32": 1e-4, "tf32": 3e-2, "bf16": 3e-2, "fp16": 3e-2}
 TURN_SECONDS, GROUP_SECONDS = 3, 10
 
 COMPILED = ("default", "reduce-overhead", "max-autotune")
-# The groups, in order of importance: batch, and the precisions that run in it.
-GPU_GROUPS = [(batch, ["bf16"]) for batch in (1, 16, 32)]
-GPU_GROUPS += [(batch, [precision]) for precision in ("fp16", "fp32", "tf32") for batch in (1, 16)]
-GPU_GROUPS += [(batch, ["bf16"]) for batch in (8, 4, 2)]
-CPU_GROUPS = [(batch, ["fp32", "bf16"]) for batch in (1, 4)]
+LARGE = (1, 16, 32)
+# The groups, in order of importance: batch, precisions, and PyTorch's modes. Compiling with max-autotune takes minutes.
+GPU_GROUPS = [(batch, ["bf16"], ["channels-last", "reduce-overhead"]) for batch in LARGE]
+GPU_GROUPS += [(batch, ["bf16"], ["max-autotune"]) for batch in LARGE]
+GPU_GROUPS += [(1, ["bf16"], ["eager", "default"])]
+GPU_GROUPS += [
+    (batch, [precision], ["eager", "channels-last", "reduce-overhead"])
+    for precision in ("fp16", "fp32", "tf32")
+    for batch in (1, 16)
+]
+GPU_GROUPS += [(batch, ["bf16"], ["channels-last", "reduce-overhead"]) for batch in (8, 4, 2)]
+CPU_GROUPS = [(batch, ["fp32", "bf16"], ["channels-last", "default"]) for batch in (1, 4)]
 
 
-def gpu_group(batch, precision):
-    """What runs in a group, as (engine, precision, mode). max-autotune takes minutes: only for the main question."""
-    main = precision == "bf16" and batch in (1, 16, 32)
-    ours = COMPILED if main else ("reduce-overhead",)
-    theirs = ("eager", "channels-last") + (COMPILED if main else ("reduce-overhead",))
-    group = [("damoyolo", precision, mode) for mode in ours] + [("torch", precision, mode) for mode in theirs]
-    return group + ([("onnxruntime", precision, None)] if precision in ("fp32", "tf32") else [])
-
-
-def cpu_group(batch, precision):
-    group = [("damoyolo", precision, None)]
-    group += [("torch", precision, mode) for mode in ("channels-last", "default")]
-    return group + ([("onnxruntime", precision, None)] if precision == "fp32" else [])
+def our_modes(device, batch, precision, modes):
+    """Beside those of PyTorch; a processor has one way."""
+    if device == "cpu":
+        return [None]
+    tuned = ["max-autotune"] if precision == "bf16" and batch in LARGE else []
+    return (["default"] if "default" in modes else []) + ["reduce-overhead"] + tuned
 
 
 class Failed(Exception):
@@ -74,9 +75,8 @@ class Worker:
 
     def __init__(self, command, log, cache):
         self.log = log
-        environment = dict(os.environ)
-        if cache:  # nothing compiled or timed before is found again
-            environment.update(XDG_CACHE_HOME=cache, TORCHINDUCTOR_CACHE_DIR=f"{cache}/inductor")
+        # Nothing that was compiled or timed before is found again.
+        environment = {**os.environ, "XDG_CACHE_HOME": cache, "TORCHINDUCTOR_CACHE_DIR": f"{cache}/inductor"}
         self.began = time.monotonic()
         with open(log, "w") as errors:
             self.process = subprocess.Popen(
@@ -129,10 +129,10 @@ class Worker:
 class Lane:
     """One configuration while its group runs."""
 
-    def __init__(self, configuration, worker):
+    def __init__(self, configuration, worker, facts):
         self.configuration = configuration
         self.worker = worker
-        self.facts = {}  # what the worker says of itself, and first_result_s
+        self.facts = facts  # what the worker says of itself, and first_result_s
         self.runs = 0  # in each round
         self.rounds, self.back_to_back = [], []  # milliseconds
 
@@ -150,10 +150,6 @@ class Comparison:
 
     def left(self):
         return self.until - time.monotonic()
-
-    def wanted(self, peer):
-        engine, _, mode = peer
-        return engine in self.args.peers and (not self.args.mode or mode is None or mode in self.args.mode)
 
     def command(self, configuration, batch):
         engine, precision, mode = configuration
@@ -213,56 +209,31 @@ class Comparison:
         engine, precision, mode = configuration
         print(f"  left out: {describe(configuration)}: {reason}", flush=True)
         row = {"engine": engine, **self.workload, "precision": precision, "mode": mode, "batch": batch}
-        self.report["left_out"].append({**row, "reason": reason})
+        reports.put(self.report, "left_out", [{**row, "reason": reason}])
 
-    def start(self, configuration, batch, cold):
-        name = "-".join(word for word in (*configuration, str(batch)) if word)
-        cache = tempfile.mkdtemp(dir=self.folder) if cold else None
-        return Lane(configuration, Worker(self.command(configuration, batch), f"{self.folder}/{name}.log", cache))
-
-    def prepare(self, configurations, batch):
-        """The lanes that are ready and compute what they should. One by one those whose first result is of interest,
-        then the others together: compiling takes processors, and nothing is timed meanwhile."""
-        lanes = []
-        reserved = self.measuring_takes(configurations)
-
-        def wait_for(lane, alone):
-            try:
-                seconds = min(self.args.prepare, self.left() - reserved)
-                lane.facts = lane.worker.answer(max(seconds - (time.monotonic() - lane.worker.began), 1))
-                if alone:
-                    lane.facts["first_result_s"] = time.monotonic() - lane.worker.began
-                self.check(lane)
-                lanes.append(lane)
-            except (Failed, OSError, ValueError) as error:
-                lane.worker.close()
-                self.left_out(lane.configuration, batch, str(error))
-
-        together = []
-        for configuration in configurations:
-            engine, _, mode = configuration
-            timed = batch == 1 and mode in ("channels-last", "reduce-overhead")
-            alone = timed or engine == "damoyolo" or self.args.device == "cpu"
-            try:
-                if alone:
-                    wait_for(self.start(configuration, batch, cold=True), alone=True)
-                else:
-                    together.append(configuration)
-            except Failed as error:
-                self.left_out(configuration, batch, str(error))
-        started = []
-        for configuration in together:
-            try:
-                started.append(self.start(configuration, batch, cold=False))
-            except Failed as error:
-                self.left_out(configuration, batch, str(error))
-        for lane in started:
-            wait_for(lane, alone=False)
-        return lanes
+    def prepare(self, configuration, batch, reserved):
+        """The lane, when it is ready and computes what it should; nothing else runs meanwhile."""
+        worker = None
+        try:
+            began = time.monotonic()
+            command = self.command(configuration, batch)
+            name = "-".join(word for word in (*configuration, str(batch)) if word)
+            worker = Worker(command, f"{self.folder}/{name}.log", tempfile.mkdtemp(dir=self.folder))
+            facts = worker.answer(max(min(self.args.prepare, self.left() - reserved), 1))
+            lane = Lane(configuration, worker, {**facts, "first_result_s": time.monotonic() - worker.began})
+            self.check(lane)
+            return lane
+        except (Failed, OSError, ValueError) as error:
+            if worker is not None:
+                worker.close()
+            self.left_out(configuration, batch, f"{error} (after {time.monotonic() - began:.0f} s)")
+            return None
 
     def measure(self, lanes, batch):
         """Each lane gets its seconds, in rounds."""
         for round_number in range(ROUNDS):
+            if round_number > 2 and self.left() < 0:
+                break
             for lane in list(lanes):
                 try:
                     if not lane.rounds:
@@ -289,7 +260,7 @@ class Comparison:
             entry["engine_version"] = lane.facts["engine_version"]
         entry.update({"precision": precision, "mode": mode, "batch": batch, "span": "network"})
         entry.update(reports.summary(milliseconds, batch))
-        if lane.back_to_back:
+        if lane.back_to_back and self.args.device == "cuda":
             entry["back_to_back_ms"] = statistics.median(lane.back_to_back)
         for name in ("device_memory_mb", "first_result_s", "plan_s"):
             entry[name] = lane.facts.get(name)
@@ -316,20 +287,32 @@ class Comparison:
     def measuring_takes(self, configurations):
         return GROUP_SECONDS + len(configurations) * (self.args.seconds + TURN_SECONDS)
 
-    def run_group(self, batch, precisions):
-        make = gpu_group if self.args.device == "cuda" else cpu_group
-        configurations = [c for precision in precisions for c in make(batch, precision)]
-        configurations = [c for c in configurations if c[0] == "damoyolo" or self.wanted(c)]
-        if self.left() < self.measuring_takes(configurations) + GROUP_SECONDS:
+    def configurations(self, batch, precisions, modes):
+        found = []
+        for precision in precisions:
+            found += [("damoyolo", precision, mode) for mode in our_modes(self.args.device, batch, precision, modes)]
+            if "torch" in self.args.peers:
+                found += [("torch", precision, mode) for mode in modes]
+            tf32 = precision == "tf32" and self.args.device == "cuda"
+            if "onnxruntime" in self.args.peers and (tf32 or precision == "fp32"):
+                found.append(("onnxruntime", precision, None))
+        return found
+
+    def run_group(self, batch, precisions, modes):
+        configurations = self.configurations(batch, precisions, modes)
+        reserved = self.measuring_takes(configurations)
+        if self.left() < reserved + GROUP_SECONDS:
             for configuration in configurations:
                 self.left_out(configuration, batch, "the time was used up")
             return
         lanes = []
         try:
-            lanes = self.prepare(configurations, batch)
+            for configuration in configurations:
+                lane = self.prepare(configuration, batch, reserved)
+                lanes += [lane] if lane else []
             self.measure(lanes, batch)
-            self.report["entries"] += [self.entry(lane, batch) for lane in lanes]
-            self.report["ratios"] += self.ratios(lanes, batch)
+            reports.put(self.report, "entries", [self.entry(lane, batch) for lane in lanes])
+            reports.put(self.report, "ratios", self.ratios(lanes, batch))
         finally:
             for lane in lanes:
                 lane.worker.close()
@@ -337,14 +320,14 @@ class Comparison:
     def run(self):
         self.report = reports.like(self.args.header, "bench/compare.py " + " ".join(sys.argv[1:]))
         self.compute_reference()
-        groups = GPU_GROUPS if self.args.device == "cuda" else CPU_GROUPS
-        for batch, precisions in groups:
+        for batch, precisions, modes in GPU_GROUPS if self.args.device == "cuda" else CPU_GROUPS:
             precisions = [p for p in precisions if not self.args.precision or p in self.args.precision]
-            if not precisions or (self.args.batch and batch not in self.args.batch):
-                continue
-            print(f"{self.workload['variant']}, batch {batch}, {' and '.join(precisions)}:", flush=True)
-            self.run_group(batch, precisions)
-            reports.write(self.report, self.args.json)
+            modes = [mode for mode in modes if not self.args.mode or mode in self.args.mode]
+            if precisions and modes and (not self.args.batch or batch in self.args.batch):
+                what = f"{' and '.join(precisions)}, PyTorch {' and '.join(modes)}"
+                print(f"{self.workload['variant']}, batch {batch}, {what} ({self.left():.0f} s left):", flush=True)
+                self.run_group(batch, precisions, modes)
+                reports.write(self.report, self.args.json)
 
 
 def describe(configuration):

@@ -77,6 +77,13 @@ def key_of(row, kind):
     return json.dumps([row[name] for name in KEYS[kind]])
 
 
+def put(report, kind, rows):
+    """Adds rows; one that is there already is replaced."""
+    kept = {key_of(row, kind): row for row in report.get(kind, [])}
+    kept.update({key_of(row, kind): row for row in rows})
+    report[kind] = list(kept.values())
+
+
 def workload_of(row, configuration):
     return (*(configuration[name] for name in ("engine", "precision", "mode")), row["variant"], row["size"], row["batch"])
 
@@ -94,11 +101,9 @@ def join(report, newer):
         if name == "ceilings":
             report[name].update({ceiling: number for ceiling, number in value.items() if number is not None})
         elif name in KEYS:
-            rows = {key_of(row, name): row for row in report.get(name, [])}
-            for row in value:
-                if name != "entries" or newer.get("ratios") or (workload_of(row, row), row["span"]) not in beside:
-                    rows[key_of(row, name)] = row
-            report[name] = list(rows.values())
+            if name == "entries" and not newer.get("ratios"):
+                value = [row for row in value if (workload_of(row, row), row["span"]) not in beside]
+            put(report, name, value)
         elif value is not None:
             report[name] = value
     # What was left out once may have been measured since.

@@ -82,7 +82,7 @@ bench header 90 -w "$model" --batch 1 --seconds 1 --precision auto --mode reduce
 device=$("$python" -c 'import json, sys; print("cuda" if json.load(open(sys.argv[1]))["driver"] else "cpu")' \
   "$folder/header.json")
 on=(--device "$device")
-if [ "$device" = cuda ]; then precisions=fp32,bf16,fp16 late=130; else precisions=fp32,bf16 late=100; fi
+if [ "$device" = cuda ]; then precisions=fp32,bf16,fp16 late=90; else precisions=fp32,bf16 late=100; fi
 
 if [ ${#chosen[@]} -eq 0 ]; then
   late=$((budget > 3 * late ? late : budget / 3))
@@ -100,11 +100,13 @@ fi
 
 peers=()
 for peer in torch onnxruntime; do
-  if "$python" -c "import numpy, torch, $peer" 2> /dev/null; then
+  can="import numpy, torch, $peer"
+  [ "$peer $device" != 'onnxruntime cuda' ] || can+='; assert "CUDAExecutionProvider" in onnxruntime.get_available_providers()'
+  if "$python" -c "$can" 2> /dev/null; then
     peers+=("$peer")
   else
-    echo "== $python has no $peer (or no torch or numpy): its cells stay empty until \"pip install torch numpy onnx" \
-         "onnxscript onnxruntime\" and bench/run.sh again"
+    echo "== $python has no $peer for $device, or no torch or numpy: its cells stay empty until \"pip install torch numpy" \
+         "onnx onnxscript onnxruntime\" and bench/run.sh again"
   fi
 done
 if "$python" -c 'import numpy' 2> /dev/null; then
