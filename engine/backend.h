@@ -44,6 +44,10 @@ class Backend {
   // `images`: [count, height, width, 3] RGB at a network size of the caller's choice (multiples of 32).
   virtual RawOutput forward(std::span<const std::uint8_t> images, int count, int height, int width) = 0;
 
+  // Makes the plans that batches of at most the configured size need, and runs each once on black pixels: on a CPU for
+  // full batches alone, on a GPU for every size that has a plan, since the last images of a list may come in any.
+  virtual void warm_up() = 0;
+
   // The plan for one batch size, as text.
   virtual std::string plan_text(int batch) = 0;
 

@@ -14,12 +14,6 @@ namespace damoyolo {
 
 namespace {
 
-void warm_up(Backend& backend, int batch) {
-  const Image black{1, 1, std::vector<std::uint8_t>(3)};
-  const std::vector<ImageView> images(static_cast<std::size_t>(batch), black);
-  backend.detect(images, {}, nullptr);
-}
-
 void require_positive(int batch, int runs) {
   if (batch < 1 || runs < 1) throw Error("{} runs of a batch of {} were asked for, expected at least 1", runs, batch);
 }
@@ -46,7 +40,7 @@ Detector::Detector(const std::string& weights, const DetectorOptions& options)
   if (options.max_batch < 1) throw Error("a batch of {} was asked for, expected at least 1", options.max_batch);
   if (options.height != 0 || options.width != 0) weights_->set_input_size(options.height, options.width);
   backend_ = make_backend(*weights_, device_, options);
-  if (options.warmup) warm_up(*backend_, options.max_batch);
+  if (options.warmup) backend_->warm_up();
 }
 
 std::vector<Detection> Detector::detect(const ImageView& image, const DetectParameters& parameters) {

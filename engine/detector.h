@@ -30,7 +30,7 @@ struct DetectorOptions {
   KernelSource kernels = KernelSource::Auto;
   bool overlap = true;      // kernels may start while the ones before them end, from compute capability 9.0 on
   bool allow_tf32 = false;  // fp32 convolutions may round their inputs to 10 bits of mantissa
-  // Run once on max_batch images when the detector is made, so that the first real batch finds everything ready.
+  // Make and run all plans when the detector is made (Backend::warm_up), so that the first batches find them ready.
   bool warmup = false;
   std::function<void(const std::string&)> warn = {};  // told what is no error; default: prints it on stderr
 };

@@ -62,6 +62,11 @@ class CpuBackend : public Backend {
     return output;
   }
 
+  void warm_up() override {
+    const Image black{1, 1, std::vector<std::uint8_t>(3)};
+    detect(std::vector<ImageView>(static_cast<std::size_t>(options_.max_batch), black), {}, nullptr);
+  }
+
   std::string plan_text(int batch) override {
     const ModelSpec& model = weights_.model();
     return network_for(batch, model.input_height, model.input_width).plan_text();

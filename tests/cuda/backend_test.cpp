@@ -200,6 +200,20 @@ TEST_CASE("cuda backend: once warm it allocates nothing, and waits for nothing b
   CHECK(device.runtime->count(RecordedCall::Kind::Launch) == 3);
 }
 
+TEST_CASE("cuda backend: a warm one has the plans of all batches that come") {
+  int asked = 0;
+  Device device(options(6, Mode::ReduceOverhead), [&](const ConvProblem& problem) {
+    ++asked;
+    return host_candidates(problem);
+  });
+  device.backend->warm_up();
+  const int made = asked;
+  CHECK(made > 4 * 50);  // convolutions, for 1, 2, 4 and 8 images
+  const std::vector<Image> images = pictures(6);
+  for (const int count : {6, 5, 4, 3, 2, 1}) device.detect({images.begin(), images.begin() + count});
+  CHECK(asked == made);
+}
+
 TEST_CASE("cuda backend: networks share their weights") {
   const std::size_t before = uploaded_bytes();
   {
