@@ -3,9 +3,13 @@
 #
 #   kernels                    the device objects, KERNEL_OBJECTS, for CUDA_ARCHS
 #   kernel-warnings            every kernel for sm_80 and sm_90a, warnings are errors; prints registers and spills
+#   sass-report                registers, spills and tensor-core instructions of the device objects; fails when a
+#                              convolution spills. Needs cuobjdump
 #   $(BUILD)/kernel_tests      tests/kernels and tests/cuda on the host
-#   $(BUILD)/cuda_tests        tests/cuda_*: what calls the libraries, against fakes of them; needs their headers
+#   $(BUILD)/cuda_tests        tests/cuda_*: what calls the libraries, against fakes of them, and the layers of
+#                              bench/layers on the GPU; needs the libraries' headers
 #   $(BUILD)/kernel_tests_gpu  tests/kernels on the GPU
+#   $(BUILD)/layer-bench       times the layers of bench/layers on the GPU
 #   gpu-programs, gpu-check    builds, and runs, every test that needs a GPU
 #   gpu-bundle                 those programs for a GPU machine that has a clone but can build nothing
 #
@@ -40,7 +44,7 @@ CUDA_SOURCES        := $(wildcard engine/cuda/*.cpp)
 # What the shim can stand in for: all but what talks to the real runtime and libraries.
 SIMT_CUDA_SOURCES   := $(patsubst %,engine/cuda/%.cpp,backend ceilings conv_heuristics conv_packing conv_problem \
                          conv_split conv_timing device_traits kernel_choice network own_convolution plan plan_cache \
-                         schedule uploaded) bench/layers/layer_table.cpp
+                         schedule uploaded) $(wildcard bench/layers/*.cpp)
 KERNEL_TEST_SOURCES := $(wildcard tests/kernels/*.cpp) tests/main.cpp
 # What the CPU does is the reference.
 REFERENCE_SOURCES   := engine/core/dtype.cpp engine/decode.cpp engine/nms.cpp engine/cpu/resize.cpp
@@ -78,7 +82,8 @@ CHOSEN_ARCHS := $(foreach arch,$(CUDA_ARCHS),$(if $(filter $(arch:%a=%),$(KNOWN_
 GENCODE      := $(foreach arch,$(CHOSEN_ARCHS),-gencode arch=compute_$(arch),code=sm_$(arch)) \
                 $(foreach arch,$(lastword $(CHOSEN_ARCHS:%a=%)),-gencode arch=compute_$(arch),code=compute_$(arch))
 
-NVCC_WARNINGS := -Xcompiler -Wall,-Wextra $(if $(WERROR),-Werror all-warnings)
+# Spills are warnings: no kernel has any.
+NVCC_WARNINGS := -Xcompiler -Wall,-Wextra $(if $(WERROR),-Werror all-warnings -Xptxas -warn-spills)
 NVCCFLAGS     := -std=c++20 -O3 -lineinfo $(NVCC_WARNINGS) -I.
 
 # The runtime is linked statically; it opens the driver itself, so that a machine without one can start the binary.
@@ -96,8 +101,14 @@ LDLIBS      += $(CUDA_LDLIBS)
 
 CUDA_TEST_SOURCES := $(wildcard tests/cuda_*_test.cpp)
 TEST_COMMANDS     += $(BUILD)/cuda_tests
-$(BUILD)/cuda_tests: $(call objects,tests/main.cpp $(CUDA_TEST_SOURCES)) $(BUILD)/libdamoyolo.a
+LAYER_OBJECTS     := $(call objects,bench/layers/layer_check.cpp bench/layers/layer_table.cpp)
+$(BUILD)/cuda_tests: $(call objects,tests/main.cpp $(CUDA_TEST_SOURCES)) $(LAYER_OBJECTS) $(BUILD)/libdamoyolo.a
 	$(CXX) $(LDFLAGS) -o $@ $^ $(LDLIBS)
+
+bench: $(BUILD)/layer-bench
+$(BUILD)/layer-bench: $(call objects,bench/layer_bench.cpp) $(LAYER_OBJECTS) $(BUILD)/libdamoyolo.a
+	$(CXX) $(LDFLAGS) -o $@ $^ $(LDLIBS)
+$(call objects,bench/layer_bench.cpp) $(LAYER_OBJECTS): CPPFLAGS += $(CUDA_CPPFLAGS)
 
 $(KERNEL_OBJECTS) $(KERNEL_TEST_OBJECTS) $(call objects,$(CUDA_SOURCES)): CPPFLAGS += $(CUDA_CPPFLAGS)
 $(CUDA_ASKERS): CPPFLAGS += -DDAMOYOLO_CUDA $(CUDA_CPPFLAGS)
@@ -115,6 +126,13 @@ kernel-warnings:
 	    -cubin -o $(BUILD)/obj/warnings.cubin $$source; \
 	done; done
 
+CUOBJDUMP ?= $(firstword $(wildcard $(dir $(NVCC))cuobjdump) $(shell command -v cuobjdump))
+
+.PHONY: sass-report
+sass-report: $(filter %.cu.o,$(KERNEL_OBJECTS))
+	@[ -n '$(CUOBJDUMP)' ] || { echo 'There is no cuobjdump; CUOBJDUMP=FILE says where it is.' >&2; exit 1; }
+	kernels/sass_report.py $(CUOBJDUMP) $^
+
 endif
 
 $(CUDA_ASKERS): $(BUILD)/backends
@@ -124,11 +142,12 @@ $(BUILD)/backends: FORCE
 
 # What only a GPU can tell. gpu-check builds nothing, so that programs built elsewhere can be brought to the GPU.
 .PHONY: gpu-programs gpu-check
-GPU_PROGRAMS := $(addprefix $(BUILD)/,damoyolo kernel_tests_gpu network_tests)
+GPU_PROGRAMS := $(addprefix $(BUILD)/,damoyolo kernel_tests_gpu network_tests cuda_tests layer-bench network-bench \
+                           golden-checkpoint)
 gpu-programs: $(GPU_PROGRAMS)
 gpu-check:
 	-$(BUILD)/damoyolo doctor
-	tests/run.sh $(BUILD)/kernel_tests_gpu "$(BUILD)/network_tests -tc='gpu:*'" \
+	tests/run.sh $(BUILD)/kernel_tests_gpu "$(BUILD)/network_tests -tc='gpu:*'" "$(BUILD)/cuda_tests -tc='gpu:*'" \
 	  $(if $(shell command -v compute-sanitizer),$(foreach tool,memcheck racecheck, \
 	    'compute-sanitizer --tool $(tool) --error-exitcode 9 $(BUILD)/kernel_tests_gpu'))
 

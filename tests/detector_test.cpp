@@ -160,11 +160,12 @@ void check_finds_what_pytorch_finds(const std::string& device) {
 }
 
 // Against fp32 with the weights as they were trained. 20 scenes; on whole sets the bound is 0.003.
-void check_keeps_average_precision(const std::string& device, Precision precision) {
+void check_keeps_average_precision(const std::string& device, Precision precision,
+                                   KernelSource kernels = KernelSource::Auto) {
   const std::vector<Scene> images = scenes();
   const CocoAnnotations truth = ground_truth(images);
   Detector exact(exact_weights(), {.device = "cpu", .precision = Precision::Fp32});
-  Detector rounded(kDemo, {.device = device, .precision = precision});
+  Detector rounded(kDemo, {.device = device, .precision = precision, .kernels = kernels});
   const auto exact_ap = average_precision(truth, images, detect_all(exact, images));
   const auto rounded_ap = average_precision(truth, images, detect_all(rounded, images));
   REQUIRE(exact_ap.has_value());
@@ -211,6 +212,17 @@ TEST_CASE("gpu: 16-bit weights and activations keep the average precision") {
   SKIP_WITHOUT_GPU("runs the demo model on it");
   for (const Precision precision : {Precision::Bf16, Precision::Fp16})
     check_keeps_average_precision("cuda", precision);
+}
+
+TEST_CASE("gpu: our own kernels alone keep the average precision, and give the same bytes again") {
+  SKIP_WITHOUT_GPU("runs the demo model on it");
+  for (const Precision precision : {Precision::Bf16, Precision::Fp16})
+    check_keeps_average_precision("cuda", precision, KernelSource::Own);
+  const std::vector<Scene> images = scenes();
+  Detector detector(kDemo,
+                    {.device = "cuda", .precision = Precision::Bf16, .max_batch = 8, .kernels = KernelSource::Own});
+  const auto expected = detect_all(detector, images);
+  for (int run = 0; run < 3; ++run) CHECK(same_bytes(expected, detect_all(detector, images)));
 }
 
 TEST_CASE("a batch finds what its images give one by one, the last one smaller than the rest") {

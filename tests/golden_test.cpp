@@ -9,6 +9,7 @@
 #include "engine/detector.h"
 #include "engine/model/build.h"
 #include "engine/passes/passes.h"
+#include "tests/compare.h"
 #include "tests/golden_checkpoint.h"
 #include "tests/golden_generator.h"
 #include "tests/skip.h"
@@ -110,6 +111,21 @@ TEST_CASE("fp32 scores, boxes and features of all variants are those of the PyTo
       check("backbone.", graph.backbone[level]);
       check("neck.", graph.neck[level]);
     }
+  }
+}
+
+TEST_CASE("gpu: bf16 scores and boxes of all variants by our own kernels are near those of the PyTorch model") {
+  SKIP_WITHOUT_GPU("runs the goldens on it");
+  const std::vector<std::uint8_t> images = golden_images();
+  for (const ModelSpec& spec : released_variants()) {
+    CAPTURE(spec.variant);
+    const Golden golden(spec);
+    Detector detector(
+        golden.weights(),
+        {.device = "cuda", .precision = Precision::Bf16, .max_batch = kBatch, .kernels = KernelSource::Own});
+    const RawOutput output = detector.forward(images, kBatch, kHeight, kWidth);
+    CHECK(relative_difference(to_floats(golden["scores"]), output.scores) < 0.05);
+    CHECK(relative_difference(to_floats(golden["boxes"]), output.boxes) < 0.05);
   }
 }
 

@@ -117,6 +117,10 @@ std::vector<CandidateTime> time_candidates(Runtime& runtime, StreamHandle stream
   double least = std::numeric_limits<double>::infinity();
   for (const ConvCandidate& candidate : candidates) {
     CandidateTime& time = times.emplace_back(CandidateTime{candidate.name, 0, ""});
+    if (std::chrono::steady_clock::now() >= options.deadline) {
+      time.error = "there was no time left for it";
+      continue;
+    }
     try {
       std::unique_ptr<ConvKernel> kernel = candidate.make(weights);
       options.check(*kernel);

@@ -1,6 +1,7 @@
 // Timing the candidates for a convolution on its real shape.
 #pragma once
 
+#include <chrono>
 #include <cstddef>
 #include <functional>
 #include <memory>
@@ -26,6 +27,8 @@ struct TimingOptions {
   // twice the size of the cache, each run finds its input in device memory.
   std::size_t rotated_bytes = 0;
   bool overlap = false;  // kernels::Stream::overlap
+  // Candidates whose turn comes later are not timed.
+  std::chrono::steady_clock::time_point deadline = std::chrono::steady_clock::time_point::max();
   // Called with each kernel before it is timed; the message of an Error that it throws becomes the candidate's.
   std::function<void(ConvKernel&)> check = [](ConvKernel&) {};
 };

@@ -84,6 +84,8 @@ TEST_CASE("every candidate has a time or a reason, and the fastest kernel is kep
   fastest.reset();
   CHECK(trial.runtime.live() == 0);
 
+  options.deadline = {};
+  CHECK(trial.time({trial.candidate("late", 1)}, options).front().error == "there was no time left for it");
   CHECK(trial.time({trial.broken("broken")}, {}, &fastest).front().error == "no engine supports this");
   CHECK(fastest == nullptr);
 }

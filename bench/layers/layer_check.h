@@ -1,0 +1,45 @@
+// Whether a kernel computes a layer, on any device.
+#pragma once
+
+#include <cstddef>
+#include <vector>
+
+#include "engine/conv_weights.h"
+#include "engine/cuda/convolution.h"
+#include "engine/cuda/runtime.h"
+
+namespace damoyolo::cuda {
+
+// What 16-bit outputs of fp32 sums stay below.
+constexpr double kLayerTolerance = 5e-3;
+
+// One problem on random numbers, with what it means for some of its output pixels, computed on the host in fp32 from
+// the same rounded numbers: the corners of the first and last image, and others spread over all.
+class LayerCheck {
+ public:
+  // The runtime and the stream must outlive it. `problem`: dense, of 16-bit type.
+  LayerCheck(Runtime& runtime, StreamHandle stream, const ConvProblem& problem, int pixels = 256);
+
+  const ConvWeights& weights() const { return weights_; }
+
+  // ‖out − reference‖ / ‖reference‖ over all channels of these pixels, after one run of the kernel.
+  double relative_error(ConvKernel& kernel);
+  // The whole output of that run.
+  std::vector<std::byte> output();
+
+ private:
+  std::vector<float> reference(int pixel) const;
+
+  Runtime& runtime_;
+  StreamHandle stream_;
+  ConvProblem problem_;
+  ConvWeights weights_;
+  std::vector<float> rounded_weights_;        // [kernel, kernel, in, out]
+  std::vector<std::byte> in_, residual_;      // on the host
+  std::vector<int> pixels_;                   // of the output, all images
+  std::vector<std::vector<float>> expected_;  // by pixel: its channels
+  Owned<std::byte> device_in_, device_residual_, device_out_;
+  std::size_t out_bytes_ = 0;
+};
+
+}  // namespace damoyolo::cuda
