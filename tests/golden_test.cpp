@@ -124,8 +124,9 @@ TEST_CASE("gpu: bf16 scores and boxes of all variants by our own kernels are nea
         golden.weights(),
         {.device = "cuda", .precision = Precision::Bf16, .max_batch = kBatch, .kernels = KernelSource::Own});
     const RawOutput output = detector.forward(images, kBatch, kHeight, kWidth);
-    CHECK(relative_difference(to_floats(golden["scores"]), output.scores) < 0.05);
-    CHECK(relative_difference(to_floats(golden["boxes"]), output.boxes) < 0.05);
+    // On a CPU they are below 0.01 and 0.003 for all variants.
+    CHECK(relative_difference(to_floats(golden["scores"]), output.scores) < 0.02);
+    CHECK(relative_difference(to_floats(golden["boxes"]), output.boxes) < 0.005);
   }
 }
 
