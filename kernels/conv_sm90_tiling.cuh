@@ -1,0 +1,118 @@
+// How conv_sm90 divides a convolution: tiles of the output, shares of their sums, and the steps of a share.
+#pragma once
+
+#include <cuda_runtime.h>
+
+#include <cstdint>
+
+#include "kernels/conv.h"
+#include "kernels/conv_epilogue.cuh"
+#include "kernels/divisor.cuh"
+
+namespace damoyolo::kernels {
+
+// How the output becomes tiles, and the work items: share `i % split` of tile i / split, tiles of channels first, so
+// that blocks that run at the same time read the same pixels.
+struct Tiling {
+  int kernel, stride;
+  int rows, columns;       // of a tile
+  int down, across, deep;  // tiles of an image's height and width, and of channels
+  int height, width;       // of the output
+  bool in_a_row;           // the batch's pixels are one row of `pixels`, from which tiles are cut
+  int pixels;
+  int split, items, steps;
+  Divisor by_split, by_deep, by_across, by_down, by_columns, by_width, by_height;
+};
+
+struct Work {
+  int image, row, column, channel;  // the tile's first
+  int tile, share;
+  int first, last;  // steps
+};
+
+__device__ __forceinline__ Work work_of(const Tiling& tiling, int item, int channels) {
+  const int tile = tiling.by_split.divide(item), share = item - tile * tiling.split;
+  const int place = tiling.by_deep.divide(tile), line = tiling.by_across.divide(place);
+  const int image = tiling.by_down.divide(line);
+  Work work;
+  work.image = image;
+  work.row = (line - image * tiling.down) * tiling.rows;
+  work.column = (place - line * tiling.across) * tiling.columns;
+  work.channel = (tile - place * tiling.deep) * channels;
+  work.tile = tile;
+  work.share = share;
+  work.first = tiling.by_split.divide(tiling.steps * share);
+  work.last = tiling.by_split.divide(tiling.steps * (share + 1));
+  return work;
+}
+
+// A step of a sum: one tap and K input channels. All taps of these channels come first, so that the pixels they share
+// are read again at once.
+struct Step {
+  int channel, ky, kx;
+
+  __device__ __forceinline__ Step(int index, int kernel, int channels)
+      : channel(index / (kernel * kernel) * channels), ky(index / kernel % kernel), kx(index % kernel) {}
+  __device__ __forceinline__ void advance(int kernel, int channels) {
+    if (++kx < kernel) return;
+    kx = 0;
+    if (++ky < kernel) return;
+    ky = 0;
+    channel += channels;
+  }
+};
+
+// Which stage is next, and the parity of the phase in which it is.
+struct Turn {
+  int stage = 0;
+  unsigned parity = 0;
+
+  __device__ __forceinline__ void advance(int stages) {
+    if (++stage < stages) return;
+    stage = 0;
+    parity ^= 1;
+  }
+};
+
+// Pixel `pixel` of a tile.
+__device__ __forceinline__ ConvPixel output_pixel(const Tiling& tiling, const Work& work, int pixel) {
+  const int row = tiling.by_columns.divide(pixel);
+  const int y = work.row + row, x = work.column + pixel - row * tiling.columns;
+  if (!tiling.in_a_row) return {work.image, y, x, row < tiling.rows && y < tiling.height && x < tiling.width};
+  const int line = tiling.by_width.divide(x), image = tiling.by_height.divide(line);
+  return {image, line - image * tiling.height, x - line * tiling.width, x < tiling.pixels};
+}
+
+inline int ceil_div(int a, int b) { return (a + b - 1) / b; }
+
+inline Tiling tiling_of(const Convolution& convolution, const ConvConfig& config) {
+  const TensorView& y = convolution.y;
+  Tiling tiling{};
+  tiling.kernel = convolution.kernel;
+  tiling.stride = convolution.stride;
+  tiling.height = y.h;
+  tiling.width = y.w;
+  tiling.pixels = y.n * y.h * y.w;
+  tiling.in_a_row = config.columns == 0;
+  tiling.columns = tiling.in_a_row ? config.m : config.columns;
+  tiling.rows = config.m / tiling.columns;
+  tiling.down = tiling.in_a_row ? 1 : ceil_div(y.h, tiling.rows);
+  tiling.across = ceil_div(tiling.in_a_row ? tiling.pixels : y.w, tiling.columns);
+  tiling.deep = ceil_div(y.c, config.n);
+  tiling.split = config.split;
+  tiling.by_split = Divisor(tiling.split);
+  tiling.by_deep = Divisor(tiling.deep);
+  tiling.by_across = Divisor(tiling.across);
+  tiling.by_down = Divisor(tiling.down);
+  tiling.by_columns = Divisor(tiling.columns);
+  tiling.by_width = Divisor(tiling.width);
+  tiling.by_height = Divisor(tiling.height);
+  tiling.steps = convolution.kernel * convolution.kernel * ceil_div(convolution.x.c, config.k);
+  return tiling;
+}
+
+inline std::int64_t tiles_of(const Tiling& tiling, const TensorView& y) {
+  return std::int64_t{tiling.in_a_row ? 1 : y.n} * tiling.down * tiling.across * tiling.deep;
+}
+
+}  // namespace damoyolo::kernels

@@ -1,0 +1,116 @@
+#include "kernels/conv_sm90.h"
+
+#include "tests/kernels/conv_fixture.h"
+
+namespace damoyolo::kernels {
+namespace {
+
+constexpr ConvUnderTest kKernel{conv_sm90_configs, conv_sm90_fits, conv_sm90_memory, launch_conv_sm90};
+
+// The configurations that fit, in groups that differ in their columns alone.
+std::vector<std::vector<ConvConfig>> fitting_tiles(const Convolution& convolution) {
+  std::vector<std::vector<ConvConfig>> tiles;
+  for (const ConvConfig& config : conv_sm90_configs()) {
+    if (!conv_sm90_fits(convolution, config)) continue;
+    ConvConfig like = tiles.empty() ? ConvConfig{} : tiles.back().front();
+    like.columns = config.columns;
+    if (tiles.empty() || like != config) tiles.emplace_back();
+    tiles.back().push_back(config);
+  }
+  return tiles;
+}
+
+// The kernel is not compiled for other devices.
+bool can_run() {
+  if (compute_capability() == 90) return true;
+  test::skip("needs compute capability 9.0");
+  return false;
+}
+
+// The rectangles take turns.
+KERNEL_TEST_CASE("conv_sm90: every tile gives every case's sums") {
+  if (!can_run()) return;
+  std::size_t turn = 0;
+  for (const ConvCase& test : kConvCases) {
+    const ConvExample example(test);
+    const DeviceTensor y = example.output();
+    for (const auto& rectangles : fitting_tiles(example.convolution(y)))
+      example.check(kKernel, rectangles[turn++ % rectangles.size()]);
+  }
+}
+
+// Pixels of a tile that are no rectangle's, rows cut off at the image's end, and images of one column.
+KERNEL_TEST_CASE("conv_sm90: rectangles cover images of every width") {
+  if (!can_run()) return;
+  for (const int width : {1, 7, 8, 21})
+    for (const int stride : {1, 2}) {
+      const ConvExample example({.in = {2, 11, width, 8}, .out_channels = 8, .stride = stride});
+      const DeviceTensor y = example.output();
+      const auto tiles = fitting_tiles(example.convolution(y));
+      for (const ConvConfig& config : tiles.front()) example.check(kKernel, config);
+    }
+}
+
+TEST_CASE("conv_sm90 lists rectangles that one copy can bring") {
+  for (const ConvConfig& config : conv_sm90_configs()) {
+    const int columns = config.columns == 0 ? config.m : config.columns, rows = config.m / columns;
+    CHECK(rows >= 1);
+    CHECK(rows * columns * 2 > config.m);
+    CHECK(rows <= 128);
+    CHECK(columns <= (config.columns == 0 ? 256 : 128));
+  }
+}
+
+KERNEL_TEST_CASE("conv_sm90 takes what its kernels are compiled for") {
+  const ConvExample example({.in = {1, 4, 6, 16}, .out_channels = 24});
+  const DeviceTensor y = example.output();
+  ConvConfig config = conv_sm90_configs().front();
+  config.columns = 8;
+  const auto fits = [&](auto change) {
+    Convolution convolution = example.convolution(y);
+    ConvConfig changed = config;
+    change(convolution, changed);
+    return conv_sm90_fits(convolution, changed);
+  };
+  CHECK(fits([](Convolution&, ConvConfig&) {}));
+  CHECK(fits([](Convolution& c, ConvConfig&) { c.x.data = c.y.data = nullptr; }));
+  CHECK(fits([](Convolution&, ConvConfig& config) { config.split = kMaxConvSplit; }));
+  CHECK(fits([](Convolution& c, ConvConfig& config) { c.kernel = 1, config.columns = 0; }));
+  CHECK_FALSE(fits([](Convolution&, ConvConfig& config) { config.split = kMaxConvSplit + 1; }));
+  CHECK_FALSE(fits([](Convolution&, ConvConfig& config) { ++config.stages; }));
+  CHECK_FALSE(fits([](Convolution&, ConvConfig& config) { config.columns = 0; }));
+  CHECK_FALSE(fits([](Convolution&, ConvConfig& config) { config.columns = 7; }));
+  CHECK_FALSE(fits([](Convolution& c, ConvConfig&) { c.x.c = 12; }));
+}
+
+KERNEL_TEST_CASE("conv_sm90 refuses what does not fit") {
+  const ConvExample example({.in = {1, 4, 6, 16}, .out_channels = 24});
+  const DeviceTensor y = example.output();
+  ConvConfig config = conv_sm90_configs().front();
+  config.columns = 8;
+  const auto refusal = [&](auto change, ConvConfig changed) -> std::string {
+    Convolution convolution = example.convolution(y);
+    change(convolution);
+    try {
+      launch_conv_sm90(convolution, changed, {});
+    } catch (const std::exception& error) {
+      return error.what();
+    }
+    return "";
+  };
+  const auto nothing = [](Convolution&) {};
+  ConvConfig split = config, flat = config, unknown = config;
+  split.split = 2;
+  flat.columns = 0;
+  unknown.n = 17;
+  CHECK(refusal(nothing, unknown) == "kernel conv_sm90 expects one of its configurations");
+  CHECK(refusal(nothing, flat) == "kernel conv_sm90 expects columns for a window, and tiles that it can count");
+  CHECK(refusal(nothing, split) == "kernel conv_sm90 expects a workspace at a multiple of 256 bytes for a split");
+  CHECK(refusal([](Convolution& c) { c.y.h = 0; }, config) ==
+        "kernel conv_sm90 expects tensors with positive sizes and channels inside their buffers");
+  CHECK(refusal([](Convolution& c) { c.weights = nullptr; }, config) ==
+        "kernel conv_sm90 expects weights at a multiple of 16 bytes");
+}
+
+}  // namespace
+}  // namespace damoyolo::kernels
