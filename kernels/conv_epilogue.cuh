@@ -32,8 +32,8 @@ struct ConvPixel {
   bool exists;
 };
 
-// expf and the division of the fast kind: their error, a few units of fp32's last place, is far below that of the
-// 16-bit products. Far below zero the quotient becomes 0, as it should.
+// expf and the division of the fast kind: their error, a few units of fp32's last place, is far below what
+// 16-bit inputs have been rounded by. Far below zero the quotient becomes 0, as it should.
 template <int N>
 __device__ __forceinline__ void activate_all(float (&values)[N], Activation act) {
   if (act == Activation::Relu) {
@@ -104,13 +104,6 @@ __device__ __forceinline__ void finish_and_store(const ConvResult<T>& result, co
     store_all(result.y);
 }
 
-template <typename T>
-__device__ __forceinline__ void finish_and_store(const ConvResult<T>& result, int n, int y, int x, int channel,
-                                                 float (&sums)[8]) {
-  const ConvPixel pixels[1] = {{n, y, x, true}};
-  finish_and_store(result, pixels, channel, reinterpret_cast<float(&)[1][8]>(sums));
-}
-
 // Through shared memory, the sums of 16 pixels × 32 channels come from the order in which mma.sync and wgmma leave
 // them into rows, of which a lane can take the 8 neighbouring channels that fill a store. A warp writes such a block,
 // 512 floats at a multiple of 128 bytes, with put_sums(), and reads it with get_sums() after __syncwarp().
@@ -146,22 +139,6 @@ __device__ __forceinline__ void get_sums(const float* block, int row, int group,
     const auto packet = *reinterpret_cast<const Packet<float>*>(block + row * 32 + (unit ^ half) * 4);
 #pragma unroll
     for (int k = 0; k < 4; ++k) sums[4 * half + k] = packet.values[k];
-  }
-}
-
-// Both, 16 pixels × 32 channels at a time: calls use(pixel, channel, sums) twice in each lane.
-constexpr int kTurnedFloats = kSumsBlock;
-template <typename Use>
-__device__ __forceinline__ void turn_around(float* block, const float (*fragments)[4], Use use) {
-  const int lane = static_cast<int>(threadIdx.x) % kLanes;
-  __syncwarp();  // all have read what was here before
-  put_sums(block, fragments);
-  __syncwarp();
-#pragma unroll
-  for (int i = 0; i < 2; ++i) {
-    float sums[8];
-    get_sums(block, lane / 4 + 8 * i, lane % 4, sums);
-    use(lane / 4 + 8 * i, lane % 4 * 8, sums);
   }
 }
 

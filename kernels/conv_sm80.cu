@@ -12,7 +12,32 @@ namespace {
 
 constexpr char kName[] = "conv_sm80";
 
-// A block's tile: M pixels × N channels, divided among warps of WarpM × WarpN. Steps of the sum have K products.
+// NHWC. Row p of the matrix A is output pixel p, counted through rows and images, with the taps × channels that its
+// window sees; row c of B is output channel c with its weights in the same order. y = A · Bᵀ. A is nowhere in memory:
+// its pieces, 8 channels of one tap, 16 bytes, are copied from where they lie in x, and are zeros outside of it. So
+// are the pieces past the last pixel, the last channel and the end of the sum.
+//
+// A block makes a tile of M pixels × N channels, its warps WarpM × WarpN of it each by mma, in steps of K products:
+//
+//   shared memory:   step 0                                  step 1     …   step Stages
+//                    M rows of pixels | N rows of weights    the same       the same
+//
+// It is a ring. While step s is multiplied, the next `Stages` are on their way, the last of them to where s − 1 was;
+// one barrier in a step says that s + 1 has come for all and that nobody reads s any more, since its last fragments
+// are in registers by then. Fragments are loaded 16 products ahead, over the end of a step too.
+//
+// Banks: 128 bytes are all banks once, or 8 units of 16 bytes. ldmatrix reads a unit of 8 rows at a time, the same of
+// each. Where rows have 128 bytes, these lie in the same banks, so unit u of row r is kept in place u ^ (r % 8): u
+// meets eight different numbers and lands in eight different places. Where rows have 64 bytes, two make up 128, and
+// u ^ (r / 2 % 4) takes each of the four places once for the even rows and once for the odd ones. cp.async fills whole
+// rows, in whatever order. tests/simt counts the conflicts of every tile.
+//
+// At the end the sums pass through shared memory into rows of channels, for stores of 16 bytes (conv_epilogue.cuh).
+//
+// Neighbouring blocks make the channels of the same pixels, so that x is read from memory once and from L2 after.
+// Floor: 2 · pixels · channels · taps · channels FLOPs at the rate of mma.sync, or x, weights, residual and y once
+// each over memory bandwidth. A warp of 64 × 64 needs 8 ldmatrix for 32 mma, one of 32 × 32 needs 4 for 8: large tiles
+// keep the tensor cores busy, small ones the multiprocessors.
 template <int M_, int N_, int K_, int Stages_, int WarpM_, int WarpN_>
 struct Tile {
   static constexpr int M = M_, N = N_, K = K_, Stages = Stages_, WarpM = WarpM_, WarpN = WarpN_;
@@ -259,6 +284,9 @@ __global__ void __launch_bounds__(Tile::Threads, Tile::Blocks) conv_kernel(const
 #endif
 }
 
+// Wide tiles for few channels on large maps, square ones for many, small ones for maps of 40 × 40 and below at
+// batch 1. No shorter sum than 64 products a step where it has thousands and its tiles are small: barriers would
+// dominate.
 using Tiles = std::tuple<Tile<256, 64, 32, 3, 64, 64>,   //
                          Tile<128, 128, 32, 4, 64, 64>,  //
                          Tile<128, 64, 32, 4, 64, 32>,   //

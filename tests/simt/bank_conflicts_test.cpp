@@ -1,0 +1,23 @@
+// Whether tiles lie in shared memory so that ldmatrix meets no bank twice: nobody would see it in the results.
+#include <doctest/doctest.h>
+
+#include "kernels/conv_sm80.h"
+#include "tensor_core.h"
+#include "tests/kernels/conv_fixture.h"
+
+namespace damoyolo::kernels {
+namespace {
+
+TEST_CASE("simt: conv_sm80 reads its tiles without bank conflicts") {
+  const ConvExample example({.in = {1, 4, 9, 24}, .out_channels = 40});
+  const DeviceTensor y = example.output();
+  for (const ConvConfig& config : conv_sm80_configs()) {
+    CAPTURE(example.describe(config));
+    const std::size_t before = simt::bank_conflicts();
+    launch_conv_sm80(example.convolution(y), config, {});
+    CHECK(simt::bank_conflicts() == before);
+  }
+}
+
+}  // namespace
+}  // namespace damoyolo::kernels
