@@ -111,6 +111,7 @@ $(BUILD)/layer-bench: $(call objects,bench/layer_bench.cpp) $(LAYER_OBJECTS) $(B
 $(call objects,bench/layer_bench.cpp) $(LAYER_OBJECTS): CPPFLAGS += $(CUDA_CPPFLAGS)
 
 $(KERNEL_OBJECTS) $(KERNEL_TEST_OBJECTS) $(call objects,$(CUDA_SOURCES)): CPPFLAGS += $(CUDA_CPPFLAGS)
+$(call objects,engine/cuda/own_convolution.cpp): CPPFLAGS += $(if $(filter 90a,$(CHOSEN_ARCHS)),,-DDAMOYOLO_WITHOUT_SM90A)
 $(CUDA_ASKERS): CPPFLAGS += -DDAMOYOLO_CUDA $(CUDA_CPPFLAGS)
 
 $(BUILD)/obj/kernels/%.cu.o: kernels/%.cu

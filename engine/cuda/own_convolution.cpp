@@ -12,6 +12,7 @@
 #include "engine/cuda/conv_split.h"
 #include "engine/cuda/uploaded.h"
 #include "kernels/conv_sm80.h"
+#include "kernels/conv_sm90.h"
 
 namespace damoyolo::cuda {
 namespace {
@@ -32,21 +33,17 @@ ConvProblem for_kernel(ConvProblem problem) {
   return problem;
 }
 
-Convolution convolution_of(const ConvProblem& problem, const ConvPointers& pointers) {
-  Convolution convolution;
-  convolution.x = input_view(problem, pointers.in);
-  convolution.kernel = problem.kernel;
-  convolution.stride = problem.stride;
-  convolution.y = output_view(problem, pointers.out);
-  // The sum alone is split off, so that all steps are left to the kernel's epilogue.
-  convolution.epilogue = remaining_epilogue(problem, split(problem, 0), nullptr, pointers.residual);
-  return convolution;
-}
-
-// Stands for tensors that have no place yet.
+// With a place that stands for all tensors, since they have none yet.
 Convolution convolution_of(const ConvProblem& problem) {
   alignas(256) static std::byte anywhere{};
-  return convolution_of(problem, {&anywhere, &anywhere, &anywhere, nullptr});
+  Convolution convolution;
+  convolution.x = input_view(problem, &anywhere);
+  convolution.kernel = problem.kernel;
+  convolution.stride = problem.stride;
+  convolution.y = output_view(problem, &anywhere);
+  // The sum alone is split off, so that all steps are left to the kernel's epilogue.
+  convolution.epilogue = remaining_epilogue(problem, split(problem, 0), nullptr, &anywhere);
+  return convolution;
 }
 
 class OwnConvKernel : public ConvKernel {
@@ -57,26 +54,30 @@ class OwnConvKernel : public ConvKernel {
         problem_(for_kernel(problem)),
         kernel_(kernel),
         config_(config),
-        memory_(kernel.memory(convolution_of(problem_), config)),
+        convolution_(convolution_of(problem_)),
+        memory_(kernel.memory(convolution_, config)),
         weights_(pack_channels_last(problem, weights, problem_.in.c)),
         bias_(std::as_bytes(std::span(weights.bias))) {
     if (memory_.tickets > 0) tickets_ = ZeroedMemory(memory_.tickets * sizeof(unsigned));
+    convolution_.weights = weights_.data();
+    convolution_.epilogue.bias = static_cast<const float*>(bias_.data());
+    convolution_.tickets = static_cast<unsigned*>(tickets_.data());
   }
 
   std::string name() const override { return own_name(kernel_, config_); }
   std::size_t workspace_bytes() const override { return copy_bytes() + memory_.workspace_bytes; }
 
   void run(const ConvPointers& pointers, kernels::Stream stream) override {
-    ConvPointers own = pointers;
+    Convolution convolution = convolution_;
+    convolution.x.data = const_cast<void*>(pointers.in);
     if (!is_read_in_place(given_)) {
-      own.in = pointers.workspace;
       copy_input(pointers, stream);
+      convolution.x.data = pointers.workspace;
     }
-    Convolution convolution = convolution_of(problem_, own);
-    convolution.weights = weights_.data();
-    convolution.epilogue.bias = static_cast<const float*>(bias_.data());
+    convolution.y.data = pointers.out;
+    if (problem_.residual != ConvProblem::Residual::None)
+      convolution.epilogue.residual.data = const_cast<void*>(pointers.residual);
     convolution.workspace = static_cast<std::byte*>(pointers.workspace) + copy_bytes();
-    convolution.tickets = static_cast<unsigned*>(tickets_.data());
     kernel_.launch(convolution, config_, stream);
   }
 
@@ -98,6 +99,7 @@ class OwnConvKernel : public ConvKernel {
   ConvProblem given_, problem_;
   const OwnKernel& kernel_;
   ConvConfig config_;
+  Convolution convolution_;  // but for the tensors and the workspace
   kernels::ConvMemory memory_;
   Uploaded weights_, bias_;
   ZeroedMemory tickets_;
@@ -107,8 +109,13 @@ class OwnConvKernel : public ConvKernel {
 
 std::span<const OwnKernel> own_kernels() {
   static constexpr OwnKernel kKernels[] = {
+#ifndef DAMOYOLO_WITHOUT_SM90A
+      {ConvGeneration::Sm90, "sm90", kernels::conv_sm90_configs, kernels::conv_sm90_fits, kernels::conv_sm90_memory,
+       kernels::launch_conv_sm90},
+#endif
       {ConvGeneration::Sm80, "sm80", kernels::conv_sm80_configs, kernels::conv_sm80_fits, kernels::conv_sm80_memory,
-       kernels::launch_conv_sm80}};
+       kernels::launch_conv_sm80},
+  };
   return kKernels;
 }
 

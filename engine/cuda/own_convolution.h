@@ -22,7 +22,8 @@ struct OwnKernel {
   void (*launch)(const kernels::Convolution&, const kernels::ConvConfig&, kernels::Stream) = nullptr;
 };
 
-// All that are compiled, newest first.
+// All that are compiled, newest first. With DAMOYOLO_WITHOUT_SM90A there is no code for that architecture, and no
+// other stands in for it.
 std::span<const OwnKernel> own_kernels();
 
 // Whether one of them runs on devices of a compute capability, 10·major + minor; and in words: "our own kernels
@@ -45,8 +46,8 @@ std::vector<OwnConvolution> own_convolutions(const ConvProblem& problem, const D
 // "own:sm90:128x64x64:s4,c16,split2": the tile, stages, columns of a tile if it is a rectangle, split if there is one.
 std::string own_name(const OwnKernel& kernel, const kernels::ConvConfig& config);
 
-// All of the problem in one launch. Only an input whose channels do not fill, or do not begin at, 16 bytes is copied
-// first.
+// All of the problem in one launch. Only where the input's channels do not fill 16 bytes, or a tensor does not begin
+// at a multiple of them, the input is copied first: four layers of Ns.
 std::unique_ptr<ConvKernel> make_own_kernel(const ConvProblem& problem, const OwnKernel& kernel,
                                             const kernels::ConvConfig& config, const ConvWeights& weights);
 
