@@ -17,7 +17,7 @@ constexpr char kName[] = "conv_sm80";
 // its pieces, 8 channels of one tap, 16 bytes, are copied from where they lie in x, and are zeros outside of it. So
 // are the pieces past the last pixel, the last channel and the end of the sum.
 //
-// A block makes a tile of M pixels × N channels, its warps WarpM × WarpN of it each by mma, in steps of K products:
+// A block makes a tile of M pixels × N channels, each of its warps WarpM × WarpN of it by mma, in steps of K products:
 //
 //   shared memory:   step 0                                  step 1     …   step Stages
 //                    M rows of pixels | N rows of weights    the same       the same
@@ -27,14 +27,14 @@ constexpr char kName[] = "conv_sm80";
 // are in registers by then. Fragments are loaded 16 products ahead, over the end of a step too.
 //
 // Banks: 128 bytes are all banks once, or 8 units of 16 bytes. ldmatrix reads a unit of 8 rows at a time, the same of
-// each. Where rows have 128 bytes, these lie in the same banks, so unit u of row r is kept in place u ^ (r % 8): u
-// meets eight different numbers and lands in eight different places. Where rows have 64 bytes, two make up 128, and
+// each. Where rows have 128 bytes, these would lie in the same banks, so unit u of row r is kept in place u ^ (r % 8):
+// u meets eight different numbers and lands in eight different places. Where rows have 64 bytes, two make up 128, and
 // u ^ (r / 2 % 4) takes each of the four places once for the even rows and once for the odd ones. cp.async fills whole
 // rows, in whatever order. tests/simt counts the conflicts of every tile.
 //
 // At the end the sums pass through shared memory into rows of channels, for stores of 16 bytes (conv_epilogue.cuh).
 //
-// Neighbouring blocks make the channels of the same pixels, so that x is read from memory once and from L2 after.
+// Neighbouring blocks make other channels of the same pixels, so that x is read from memory once and from L2 after.
 // Floor: 2 · pixels · channels · taps · channels FLOPs at the rate of mma.sync, or x, weights, residual and y once
 // each over memory bandwidth. A warp of 64 × 64 needs 8 ldmatrix for 32 mma, one of 32 × 32 needs 4 for 8: large tiles
 // keep the tensor cores busy, small ones the multiprocessors.
@@ -280,13 +280,13 @@ __global__ void __launch_bounds__(Tile::Threads, Tile::Blocks) conv_kernel(const
     finish_and_store(a.result, at, first_channel + warp_n + block_n * 32 + lane % 4 * 8, values);
   }
 #else
-  __trap();
+  __trap();  // nobody launches it here
 #endif
 }
 
 // Wide tiles for few channels on large maps, square ones for many, small ones for maps of 40 × 40 and below at
-// batch 1. No shorter sum than 64 products a step where it has thousands and its tiles are small: barriers would
-// dominate.
+// batch 1. There the sums have thousands of products, so that steps of 64 save barriers; on large maps with few
+// channels, whose sums are short, steps of 32 fill the ring sooner.
 using Tiles = std::tuple<Tile<256, 64, 32, 3, 64, 64>,   //
                          Tile<128, 128, 32, 4, 64, 64>,  //
                          Tile<128, 64, 32, 4, 64, 32>,   //
