@@ -36,6 +36,7 @@ import tensors  # noqa: E402
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 ROUNDS = 10
+END_TO_END_RUNS = 20
 CHECKED_IMAGES = 2
 # Relative errors of scores and of boxes against fp32 on the CPU: ‖out − reference‖ / ‖reference‖. Noise makes the scores
 # of a trained model small, and their error in 16 bits larger than that of pictures; another network is off by 1.
@@ -134,7 +135,7 @@ class Lane:
         self.worker = worker
         self.facts = facts  # what the worker says of itself, and first_result_s
         self.runs = 0  # in each round
-        self.rounds, self.back_to_back = [], []  # milliseconds
+        self.rounds, self.back_to_back, self.end_to_end = [], [], []  # milliseconds
 
 
 class Comparison:
@@ -167,6 +168,8 @@ class Comparison:
             "batch": batch,
             "threads": self.args.threads,
         }
+        if self.args.pictures and engine == "torch":
+            options["pictures"] = self.args.pictures
         return programs[engine] + [word for name, value in options.items() for word in (f"--{name}", str(value))]
 
     def onnx_file(self, batch):
@@ -249,23 +252,29 @@ class Comparison:
         for lane in lanes:
             try:
                 lane.facts.update(lane.worker.ask("memory", 60))
-            except Failed:
-                pass  # its times stand
+                if lane.configuration[0] == "torch" and self.args.pictures:
+                    runs = min(END_TO_END_RUNS, max(3, lane.runs * ROUNDS // 2))
+                    lane.end_to_end = lane.worker.ask(f"end_to_end {runs}", 120)["alone_ms"]
+            except Failed as error:
+                print(f"  {describe(lane.configuration)}: {error}")  # its times stand
 
-    def entry(self, lane, batch):
+    def entries(self, lane, batch):
         _, precision, mode = lane.configuration
-        milliseconds = [time for times in lane.rounds for time in times]
-        entry = {"engine": lane.facts["engine"], **self.workload}
+        begin = {"engine": lane.facts["engine"], **self.workload, "precision": precision, "mode": mode, "batch": batch}
         if "engine_version" in lane.facts:
-            entry["engine_version"] = lane.facts["engine_version"]
-        entry.update({"precision": precision, "mode": mode, "batch": batch, "span": "network"})
-        entry.update(reports.summary(milliseconds, batch))
+            begin["engine_version"] = lane.facts["engine_version"]
+        end = {name: lane.facts.get(name) for name in ("device_memory_mb", "first_result_s", "plan_s")}
+        milliseconds = [time for times in lane.rounds for time in times]
+        network = {**begin, "span": "network", **reports.summary(milliseconds, batch), **end}
         if lane.back_to_back and self.args.device == "cuda":
-            entry["back_to_back_ms"] = statistics.median(lane.back_to_back)
-        for name in ("device_memory_mb", "first_result_s", "plan_s"):
-            entry[name] = lane.facts.get(name)
-        print(f"  {describe(lane.configuration):<32} {entry['median_ms']:9.3f} ms", flush=True)
-        return {name: float(f"{value:.6g}") if isinstance(value, float) else value for name, value in entry.items()}
+            network["back_to_back_ms"] = statistics.median(lane.back_to_back)
+        entries = [network]
+        if lane.end_to_end:
+            entries.append({**begin, "span": "end_to_end", **reports.summary(lane.end_to_end, batch), **end})
+        for entry in entries:
+            print(f"  {describe(lane.configuration):<32} {entry['span']:<10} {entry['median_ms']:9.3f} ms", flush=True)
+        rounded = lambda value: float(f"{value:.6g}") if isinstance(value, float) else value
+        return [{name: rounded(value) for name, value in entry.items()} for entry in entries]
 
     def ratios(self, lanes, batch):
         """How many times faster each of ours is than each of theirs."""
@@ -311,7 +320,7 @@ class Comparison:
                 lane = self.prepare(configuration, batch, reserved)
                 lanes += [lane] if lane else []
             self.measure(lanes, batch)
-            reports.put(self.report, "entries", [self.entry(lane, batch) for lane in lanes])
+            reports.put(self.report, "entries", [entry for lane in lanes for entry in self.entries(lane, batch)])
             reports.put(self.report, "ratios", self.ratios(lanes, batch))
         finally:
             for lane in lanes:
@@ -347,6 +356,7 @@ def main():
     parser.add_argument("--precision", type=words, help="only these")
     parser.add_argument("--mode", type=words, help="of PyTorch, only these")
     parser.add_argument("--batch", type=lambda text: [int(word) for word in text.split(",")], help="only these")
+    parser.add_argument("--pictures", help="a folder of them, for PyTorch's end-to-end runs")
     parser.add_argument("--threads", type=int, default=len(os.sched_getaffinity(0)))
     parser.add_argument("--seconds", type=float, help="that each configuration is timed for (GPU: 2, CPU: 10)")
     parser.add_argument("--budget", type=float, default=3600, help="seconds that everything may take")

@@ -13,7 +13,8 @@
 #                         one more evaluation set
 #     --results DIR       instead of bench/results; then tables and plots are left alone
 #
-# The weights are the goldens' (bench/golden_checkpoint.cpp): how fast a network is does not depend on their values.
+# The weights are the goldens', with lower scores (bench/golden_checkpoint.cpp): how fast a network is does not depend on
+# their values.
 # Peers are run with $PYTHON (python3): PyTorch where it is installed, ONNX Runtime where it is, too. The figures that
 # matter most come first, and what is measured is written at once.
 set -uo pipefail
@@ -63,7 +64,7 @@ step() {
 }
 
 model=$folder/$variant.safetensors digits=$folder/digits.safetensors
-"$build/golden-checkpoint" "$variant" "$folder/checkpoint.safetensors" &&
+"$build/golden-checkpoint" "$variant" "$folder/checkpoint.safetensors" 4 &&
   "$build/damoyolo" import "$folder/checkpoint.safetensors" -o "$model" > /dev/null &&
   "$build/damoyolo" import tests/data/digits/digits-ns.pth -o "$digits" --names tests/data/digits/digits-ns.names \
     --size 256x256 > /dev/null || exit 1
@@ -86,7 +87,7 @@ if [ "$device" = cuda ]; then precisions=fp32,bf16,fp16 late=90; else precisions
 
 if [ ${#chosen[@]} -eq 0 ]; then
   late=$((budget > 3 * late ? late : budget / 3))
-  for batch in 1 16; do
+  for batch in 1 16 32; do
     [ "$device" = cuda ] || [ $batch = 1 ] || continue
     step 60 "$folder/layers$batch.json" "$build/damoyolo" layers -w "$model" "${on[@]}" --batch $batch \
       --json "$folder/layers$batch.json"
@@ -112,7 +113,8 @@ done
 if "$python" -c 'import numpy' 2> /dev/null; then
   compare=$(($(left) - late))
   show=yes step $((compare + 30)) "$folder/compare.json" "$python" bench/compare.py --header "$folder/header.json" \
-    --weights "$model" --device "$device" --build "$build" --json "$folder/compare.json" --budget "$compare" \
+    --weights "$model" --device "$device" --build "$build" --pictures weights/demo \
+    --json "$folder/compare.json" --budget "$compare" \
     --peers "$(IFS=,; echo "${peers[*]-}")" ${chosen[@]+"${chosen[@]}"}
 else
   echo "== $python has no numpy: nothing is compared with peers"

@@ -189,10 +189,10 @@ class Device:
         parts = [
             f"### {report['device']}: {self.variant} at {size}",
             f"{', '.join(versions)}; commit {report['commit']}, {report['date'][:10]}. Measured ceilings: "
-            f"{', '.join(ceilings) or 'none'}. Weights without training; speed does not depend on their values.",
-            "**Network**, median ms of a batch: from pixels in the device's memory to the scores and boxes of all anchors"
-            + (" (damoyolo goes on to the final boxes)." if self.gpu else ".")
-            + " Not in it: files, decoding, resizing, copies to and from the device.",
+            f"{', '.join(ceilings) or 'none'}. Weights without training: the network's speed does not depend on "
+            "their values, and the few objects they find make end to end a little faster.",
+            "**Network**, median ms of a batch: from pixels in the device's memory to the scores and boxes of all anchors."
+            " Not in it: files, decoding, resizing, copies to and from the device, threshold, suppression.",
             self.times(lambda entry: entry["median_ms"]),
             "The same, images per second:",
             self.times(lambda entry: 1e6 / entry["us_per_image"]),

@@ -21,7 +21,7 @@ COMPILED = ("default", "reduce-overhead", "max-autotune")
 
 class Torch:
     def __init__(self, args):
-        self.cuda = args.device == "cuda"
+        self.args, self.cuda = args, args.device == "cuda"
         if args.mode in COMPILED and not hasattr(torch, "compile"):
             raise RuntimeError(f"PyTorch {torch.__version__} has no torch.compile")
         if self.cuda and not torch.cuda.is_available():
@@ -105,6 +105,18 @@ class Torch:
         begin = time.perf_counter()
         self.step()
         return 1e3 * (time.perf_counter() - begin)
+
+    def end_to_end(self, times):
+        import end_to_end  # needs more than the rest
+
+        whole = end_to_end.EndToEnd(self.args.pictures, self.input, self.network, self.args.threads)
+        for _ in range(worker.WARM_UP):
+            whole.run()
+        return {"alone_ms": [whole.clocked() for _ in range(times)]}
+
+    def network(self):
+        self.step()
+        return self.scores, self.boxes
 
     def outputs(self, path):
         self.step()

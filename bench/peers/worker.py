@@ -3,6 +3,7 @@
 The same lines as build/network-bench understands. One request a line, one answer a line, in JSON:
   (at the start)  {"engine", and "engine_version" and "plan_s" where known}, once a first result has been read back
   run N           {"alone_ms": [N times], "back_to_back_ms": [up to N times]}
+  end_to_end N    {"alone_ms"}, from encoded pictures to boxes; not every engine can
   outputs FILE    {}; FILE holds scores and boxes of the first images, float32 safetensors
   memory          {"device_memory_mb"}
 What goes wrong is answered by {"error"}, and ends the process. So does the end of the input.
@@ -26,6 +27,7 @@ def options(description):
     parser.add_argument("--mode", required=True)
     parser.add_argument("--batch", type=int, required=True)
     parser.add_argument("--threads", type=int, required=True)
+    parser.add_argument("--pictures", help="folder of pictures for end_to_end")
     return parser
 
 
@@ -45,6 +47,8 @@ def serve(make, args):
             word, _, rest = line.strip().partition(" ")
             if word == "run":
                 answer(engine.run(int(rest)))
+            elif word == "end_to_end":
+                answer(engine.end_to_end(int(rest)))
             elif word == "outputs":
                 engine.outputs(rest)
                 answer({})
