@@ -17,7 +17,6 @@
 #include <fstream>
 #include <nlohmann/json.hpp>
 #include <optional>
-#include <ranges>
 #include <string>
 #include <utility>
 #include <vector>
@@ -178,8 +177,11 @@ class Bench {
     std::fflush(stdout);
   }
 
-  auto of_batch(int batch) const {
-    return results_ | std::views::filter([batch](const Result& result) { return result.problem.in.n == batch; });
+  std::vector<const Result*> of_batch(int batch) const {
+    std::vector<const Result*> found;
+    for (const Result& result : results_)
+      if (result.problem.in.n == batch) found.push_back(&result);
+    return found;
   }
 
   // The geometric mean, the smallest ratio, and how many layers have one.
@@ -190,8 +192,8 @@ class Bench {
   Summary summary(int batch) const {
     Summary summary;
     double logarithms = 0;
-    for (const Result& result : of_batch(batch))
-      if (const std::optional<double> ratio = result.ratio()) {
+    for (const Result* result : of_batch(batch))
+      if (const std::optional<double> ratio = result->ratio()) {
         logarithms += std::log(*ratio);
         summary.smallest = summary.layers == 0 ? *ratio : std::min(summary.smallest, *ratio);
         ++summary.layers;
@@ -202,8 +204,8 @@ class Bench {
 
   int not_timed(int batch) const {
     std::ptrdiff_t count = 0;
-    for (const Result& result : of_batch(batch))
-      count += std::ranges::count_if(result.timed, [](const Timed& one) { return !one.time.error.empty(); });
+    for (const Result* result : of_batch(batch))
+      count += std::ranges::count_if(result->timed, [](const Timed& one) { return !one.time.error.empty(); });
     return static_cast<int>(count);
   }
 
