@@ -20,6 +20,8 @@ namespace {
 using kernels::ConvConfig;
 using kernels::Convolution;
 
+// Of a few, so many may differ in split and columns alone: predictions are surer of those than of tiles.
+constexpr int kOfOneTile = 2;
 constexpr int kVector = 8;  // 16-bit elements in the 16 bytes that kernels move at a time
 
 bool is_read_in_place(const ConvProblem& problem) {
@@ -140,9 +142,15 @@ std::vector<OwnConvolution> own_convolutions(const ConvProblem& problem, const D
   for (const OwnKernel& kernel : kernels) {
     if (!runs_on(kernel.generation, device)) continue;
     std::size_t taken = 0;
-    for (const ConvPrediction& one : predict(computed, device, kernel.generation, kernel.configs())) {
+    const std::vector<ConvPrediction> predictions = predict(computed, device, kernel.generation, kernel.configs());
+    for (const ConvPrediction& one : predictions) {
       if (taken == most) break;
       if (!kernel.fits(convolution, one.config)) continue;
+      const auto has_tile = [&](const OwnConvolution& other) {
+        return other.kernel == &kernel && other.config.m == one.config.m && other.config.n == one.config.n &&
+               other.config.k == one.config.k && other.config.stages == one.config.stages;
+      };
+      if (most < predictions.size() && std::ranges::count_if(all, has_tile) == kOfOneTile) continue;
       all.push_back({&kernel, one.config, one.seconds});
       ++taken;
     }

@@ -38,8 +38,8 @@ struct OwnConvolution {
   double predicted_seconds = 0;
 };
 
-// Those of `kernels` that run on the device and take the problem, best first by prediction; the best `most` of each
-// kernel.
+// Those of `kernels` that run on the device and take the problem, best first by prediction; of each kernel at most
+// `most`, and then no more than a few of one tile.
 std::vector<OwnConvolution> own_convolutions(const ConvProblem& problem, const DeviceTraits& device,
                                              std::span<const OwnKernel> kernels, std::size_t most);
 

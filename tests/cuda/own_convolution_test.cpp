@@ -92,6 +92,13 @@ TEST_CASE("own convolutions are offered where their kernels run and take the pro
   for (const OwnConvolution& convolution : offered) CHECK(convolution.config.n == 64);
   CHECK(std::ranges::is_sorted(offered, {}, &OwnConvolution::predicted_seconds));
   CHECK(own_convolutions(slices(), h100(), one, 1).size() == 1);
+  ConvProblem deep = slices();  // so that there are splits
+  deep.in.c = deep.in_pixel_stride = 256;
+  CHECK(own_convolutions(deep, h100(), one, 100).size() > 4);
+  const auto few = own_convolutions(deep, h100(), one, 3);
+  REQUIRE(few.size() == 3);
+  CHECK(std::ranges::count(few, 128, [](const OwnConvolution& o) { return o.config.m; }) <= 2);
+  CHECK(std::ranges::count(few, 64, [](const OwnConvolution& o) { return o.config.m; }) <= 2);
   DeviceTraits turing = h100();
   turing.compute_capability = 75;
   CHECK(own_convolutions(slices(), turing, one, 100).empty());
