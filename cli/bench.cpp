@@ -134,15 +134,14 @@ class Tables {
       cells.push_back(three_digits(entry.first_result_seconds));
       add_row(network, entry.workload, std::move(cells));
     }
-    print("Network", network,
-          fmt::format(
-              "From pixels of the network's size to {}, both in the device's memory.\n"
-              "Not in it: reading, decoding and resizing pictures, copies to and from the device{}.\n"
-              "Spread: third quartile less first quartile. Drift: between the medians of the first and the second "
-              "half of\nthe runs; \"!\" marks more than {:.0f} %, which is not to be relied on. First result: from "
-              "the weights on disk,\nonce the libraries are loaded; plan: the part of it that builds the plan.",
-              gpu_ ? "the final boxes" : "the scores and boxes of every anchor",
-              gpu_ ? "" : ", threshold, suppression", 100 * kSteadyDrift));
+    print(
+        "Network", network,
+        "From pixels of the network's size to the scores and boxes of every anchor, both in the device's memory.\n"
+        "Not in it: reading, decoding and resizing pictures, copies to and from the device, threshold, suppression.\n"
+        "Spread: third quartile less first quartile. Drift: between the medians of the first and the second half of\n"
+        "the runs; \"!\" marks more than 3 %, which is not to be relied on. Memory: what it adds to the device's. "
+        "First\n"
+        "result: from the weights on disk, once the libraries are loaded; plan: the part of it that builds the plan.");
   }
 
   void print_end_to_end() const {
@@ -196,7 +195,7 @@ class Tables {
   void print_summary() const {
     std::vector<std::string> titles{"ms/image", gpu_ ? "over fp32 default" : "over fp32", "over batch 1",
                                     "30 FPS streams"};
-    if (pictures_ > 0) titles.emplace_back("end to end");
+    if (pictures_ > 0) titles.emplace_back("streams end to end");
     Table summary = table(std::move(titles));
     for (const Entry& entry : report_.entries) {
       if (entry.end_to_end) continue;
@@ -209,12 +208,11 @@ class Tables {
       if (pictures_ > 0) cells.push_back(streams(find(entry.workload, true)));
       add_row(summary, entry.workload, std::move(cells));
     }
-    print("Summary", summary,
-          fmt::format(
-              "Times and gains are of the network, per image: over fp32{} at the same batch, and over batch 1 in\n"
-              "the same row of settings. Streams: how many of 30 pictures a second the network alone{} keeps up\n"
-              "with; an empty cell was not measured.",
-              gpu_ ? " launched kernel by kernel" : "", pictures_ > 0 ? ", and the whole way," : ""));
+    print(
+        "Summary", summary,
+        fmt::format("Times and gains are of the network, for each image: over {} at the same batch, and over batch 1\n"
+                    "otherwise the same. Streams: how many cameras of 30 pictures a second it keeps up with.",
+                    gpu_ ? "fp32 launched kernel by kernel" : "fp32"));
   }
 
   const Report& report_;
@@ -233,9 +231,11 @@ int bench(BenchOptions options, Console& console) {
   const DeviceChoice device = choose_device(options.detector.device, Precision::Auto);
   options.detector.device = device.device;
   MeasureOptions asked{options.weights, combinations_of(options), {}, options.seconds};
-  Report report = begin_report(device, options.detector.threads, console.typed);
-  fmt::print(console.out, "{}\n{}\n", describe(model_of(options.weights, options.detector)), header_text(report));
+  const ModelSpec model = model_of(options.weights, options.detector);
   asked.images = pictures_of(options, console);
+  Report report = begin_report(device, options.detector.threads, console.typed);
+  fmt::print(console.out, "{}\n{}\n", describe(model), header_text(report));
+  console.out.flush();
   Measured measured = measure(asked);
   report.entries = std::move(measured.entries);
   report.left_out = std::move(measured.left_out);

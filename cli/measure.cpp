@@ -62,14 +62,18 @@ struct EndToEndRun {
   StageTimes stages;
 };
 
+struct StartUp {
+  double plan_seconds = 0, first_result_seconds = 0;
+  std::int64_t memory_bytes = 0;
+};
+
 // A combination while it is measured.
 struct Lane {
   std::size_t place = 0;  // among the combinations
   Workload workload;
-  std::shared_ptr<std::string> warning = std::make_shared<std::string>();
+  std::shared_ptr<std::string> trouble = std::make_shared<std::string>();  // why it cannot be relied on
   std::unique_ptr<Detector> detector;
-  double plan_seconds = 0, first_result_seconds = 0;
-  std::int64_t memory_bytes = 0;
+  StartUp start_up;
   double expected_seconds = 0;  // of a run
   std::vector<double> network;  // seconds of runs
   std::vector<EndToEndRun> end_to_end;
@@ -94,41 +98,25 @@ std::vector<Image> first_images(Pictures& pictures, std::size_t count) {
   return std::vector<Image>(count, Image{kSide, kSide, noise(std::size_t{3} * kSide * kSide)});
 }
 
-// Of that many runs. On a processor, forward() begins and ends where the span does.
-std::vector<double> network_seconds(Lane& lane, int runs) {
-  if (on_gpu(lane.detector->device())) return lane.detector->time_network(lane.workload.batch, runs).alone;
-  const ModelSpec& model = lane.detector->model();
-  const auto batch = static_cast<std::size_t>(lane.workload.batch);
-  const std::vector<std::uint8_t> pixels =
-      noise(batch * 3 * static_cast<std::size_t>(model.input_height) * static_cast<std::size_t>(model.input_width));
-  std::vector<double> seconds;
-  for (int run = 0; run < runs; ++run) {
-    const Stopwatch watch;
-    lane.detector->forward(pixels, lane.workload.batch, model.input_height, model.input_width);
-    seconds.push_back(watch.seconds());
-  }
-  return seconds;
-}
-
 Lane start(const std::string& weights, const DetectorOptions& options, Pictures& pictures) {
   Lane lane;
   DetectorOptions told = options;
-  told.warn = [warning = lane.warning](const std::string& text) { *warning = text; };
+  told.warn = [trouble = lane.trouble](const std::string& text) { *trouble = text; };
   const std::vector<Image> images = first_images(pictures, static_cast<std::size_t>(options.max_batch));
 
   const Stopwatch watch;
   lane.detector = std::make_unique<Detector>(weights, told);
   const Stopwatch plan;
   lane.detector->plan_text(options.max_batch);
-  lane.plan_seconds = plan.seconds();
+  lane.start_up.plan_seconds = plan.seconds();
   if (!on_gpu(lane.detector->device())) require_memory(lane.detector->memory_bytes());
   lane.detector->detect(std::vector<ImageView>(images.begin(), images.end()));
-  lane.first_result_seconds = watch.seconds();
+  lane.start_up.first_result_seconds = watch.seconds();
 
   lane.workload = workload_of(lane.detector->model(), lane.detector->device(), options);
-  lane.memory_bytes = lane.detector->memory_bytes();
-  lane.expected_seconds = network_seconds(lane, 1).front();
-  if (!lane.warning->empty()) throw Error("{}", *lane.warning);
+  lane.start_up.memory_bytes = lane.detector->memory_bytes();
+  lane.expected_seconds = lane.detector->time_network(options.max_batch, 1).alone.front();
+  if (!lane.trouble->empty()) throw Error("{}", *lane.trouble);
   return lane;
 }
 
@@ -137,7 +125,7 @@ std::optional<double> cold_start(const MeasureOptions& options, Pictures& pictur
   DetectorOptions single = options.combinations.front();
   single.max_batch = 1;
   try {
-    return start(options.weights, single, pictures).first_result_seconds;
+    return start(options.weights, single, pictures).start_up.first_result_seconds;
   } catch (const Error&) {
     return std::nullopt;  // its combination says why
   }
@@ -161,7 +149,7 @@ void take_turn(Lane& lane, int round, double seconds, Pictures& pictures) {
   const double measured = std::accumulate(lane.network.begin(), lane.network.end(), 0.0);
   if (measured < until || lane.network.size() < least) {
     const double missing = std::ceil((until - measured) / lane.expected_seconds);
-    const std::vector<double> times = network_seconds(lane, std::max(1, static_cast<int>(missing)));
+    const auto times = lane.detector->time_network(lane.workload.batch, std::max(1, static_cast<int>(missing))).alone;
     lane.network.insert(lane.network.end(), times.begin(), times.end());
   }
   if (pictures.empty()) return;
@@ -196,10 +184,21 @@ Stages stages_of(Lane& lane) {
   return stages;
 }
 
+// A combination in trouble, which has run out of memory most likely, must not take the others with it.
+void attempt(Lane& lane, const std::function<void()>& work) {
+  if (!lane.trouble->empty()) return;
+  try {
+    work();
+  } catch (const Error& error) {
+    *lane.trouble = error.what();
+  }
+}
+
 void add_entries(const Lane& lane, std::vector<Entry>& entries) {
   const auto add = [&](const std::vector<double>& milliseconds, bool end_to_end) {
-    entries.push_back({lane.workload, end_to_end, summarize(milliseconds), lane.memory_bytes,
-                       lane.first_result_seconds, lane.plan_seconds, end_to_end ? lane.stages : std::nullopt});
+    entries.push_back({lane.workload, end_to_end, summarize(milliseconds), lane.start_up.memory_bytes,
+                       lane.start_up.first_result_seconds, lane.start_up.plan_seconds,
+                       end_to_end ? lane.stages : std::nullopt});
   };
   std::vector<double> network, end_to_end;
   for (const double seconds : lane.network) network.push_back(1000 * seconds);
@@ -217,30 +216,47 @@ Measured measure(const MeasureOptions& options) {
   Measured result;
   result.cold_start_seconds = cold_start(options, pictures);
 
+  const auto leave_out = [&](std::size_t place, const Error& error) {
+    const DetectorOptions& failed = combinations[place];
+    result.left_out.push_back({workload_of(model, {failed.device, failed.precision, {}}, failed), error.what()});
+  };
+
+  // Starting and memory are measured alone: detectors that live at the same time share weights.
+  std::vector<StartUp> start_ups(combinations.size());
+  std::vector<std::size_t> waiting;
+  for (std::size_t place = 0; place < combinations.size(); ++place) {
+    try {
+      start_ups[place] = start(options.weights, combinations[place], pictures).start_up;
+      waiting.push_back(place);
+    } catch (const Error& error) {
+      leave_out(place, error);
+    }
+  }
   std::vector<Lane> done;
-  std::vector<std::size_t> waiting(combinations.size());
-  std::iota(waiting.begin(), waiting.end(), std::size_t{0});
   while (!waiting.empty()) {
     std::vector<Lane> together;
-    std::vector<std::size_t> later;  // what fails beside others may work alone
+    std::vector<std::size_t> later;  // what does not fit beside others
     for (const std::size_t place : waiting) {
       try {
         together.push_back(start(options.weights, combinations[place], pictures));
         together.back().place = place;
+        together.back().start_up = start_ups[place];
       } catch (const Error& error) {
-        const DetectorOptions& failed = combinations[place];
         if (together.empty())
-          result.left_out.push_back({workload_of(model, {failed.device, failed.precision, {}}, failed), error.what()});
+          leave_out(place, error);
         else
           later.push_back(place);
       }
     }
     for (int round = 1; round <= kRounds; ++round)
-      for (Lane& lane : together) take_turn(lane, round, options.seconds, pictures);
+      for (Lane& lane : together) attempt(lane, [&] { take_turn(lane, round, options.seconds, pictures); });
     for (Lane& lane : together) {
-      if (!pictures.empty()) lane.stages = stages_of(lane);
+      if (!pictures.empty()) attempt(lane, [&] { lane.stages = stages_of(lane); });
       lane.detector.reset();
-      done.push_back(std::move(lane));
+      if (lane.trouble->empty())
+        done.push_back(std::move(lane));
+      else
+        result.left_out.push_back({lane.workload, *lane.trouble});
     }
     waiting = std::move(later);
   }
