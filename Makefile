@@ -35,8 +35,8 @@ TEST_SOURCES := $(filter-out tests/cuda_%,$(wildcard tests/*.cpp))
 FUZZ_SOURCES := $(wildcard tests/fuzz/*.cpp)
 
 # Tests of whole networks, see "test" below.
-NETWORK_TESTS     := $(wildcard $(patsubst %,tests/%_test.cpp,arena bench cli coco_eval cpu_network detector device golden \
-                                                            graph passes))
+NETWORK_TESTS     := $(wildcard $(patsubst %,tests/%_test.cpp,arena audit bench cli coco_eval cpu_network detector device \
+                                                            golden graph passes))
 
 objects      = $(patsubst %,$(BUILD)/obj/%.o,$(1))
 LIB_OBJECTS := $(call objects,$(LIB_SOURCES))

@@ -29,6 +29,7 @@ constexpr Command kCommands[] = {
     {"import", "Make a weights file from a training checkpoint", add_import},
     {"detect", "Find the objects in images", add_detect},
     {"eval", "Measure average precision on images with COCO annotations", add_eval},
+    {"audit", "Compare a precision with fp32 layer by layer, and say which layers to keep in fp32", add_audit},
     {"forward", "Run the network alone: pixels in, scores and boxes out, before suppression", add_forward},
     {"bench", "Measure latency, throughput and memory, over precisions, modes and batches", add_bench},
     {"layers", "Measure every step of the network by itself, beside what the device can do", add_layers},

@@ -28,6 +28,7 @@ Action add_forward(CLI::App& command);
 Action add_graph(CLI::App& command);
 Action add_doctor(CLI::App& command);
 Action add_eval(CLI::App& command);
+Action add_audit(CLI::App& command);
 Action add_bench(CLI::App& command);
 Action add_layers(CLI::App& command);
 

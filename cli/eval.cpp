@@ -2,7 +2,6 @@
 
 #include <CLI/CLI.hpp>
 #include <algorithm>
-#include <filesystem>
 #include <fstream>
 #include <memory>
 #include <nlohmann/json.hpp>
@@ -11,6 +10,7 @@
 #include <string>
 #include <vector>
 
+#include "cli/coco.h"
 #include "cli/command.h"
 #include "cli/options.h"
 #include "cli/pipeline.h"
@@ -31,32 +31,6 @@ struct EvalOptions {
   DetectorOptions detector;
   std::optional<double> confidence, iou;
 };
-
-// For each class of the model its category, or nothing where the annotations have none for it. Categories go by name
-// when each is the name of a class, else by the order of their ids, as files with names of their own have them.
-std::vector<std::optional<int>> match_categories(std::vector<CocoCategory> categories, const ModelSpec& model,
-                                                 const std::string& path) {
-  const auto& names = model.class_names;
-  std::vector<std::optional<int>> ids(static_cast<std::size_t>(model.head.classes));
-  std::ranges::sort(categories, {}, &CocoCategory::id);
-  const auto class_of = [&](const CocoCategory& category) { return std::ranges::find(names, category.name); };
-  const auto unknown = std::ranges::find_if(categories, [&](const auto& c) { return class_of(c) == names.end(); });
-  if (unknown == categories.end()) {
-    for (const CocoCategory& category : categories)
-      ids[static_cast<std::size_t>(class_of(category) - names.begin())] = category.id;
-  } else if (categories.size() == ids.size()) {
-    std::ranges::transform(categories, ids.begin(), &CocoCategory::id);
-  } else {
-    throw Error("{}: has {} categories, among them \"{}\", expected the names of the model's classes or {} categories",
-                path, categories.size(), unknown->name, ids.size());
-  }
-  return ids;
-}
-
-void keep_images(CocoAnnotations& truth, const std::set<std::int64_t>& wanted) {
-  std::erase_if(truth.images, [&](const CocoImage& image) { return !wanted.contains(image.id); });
-  std::erase_if(truth.annotations, [&](const CocoAnnotation& object) { return !wanted.contains(object.image_id); });
-}
 
 std::string text_of(const std::optional<double>& precision) {
   return precision ? fmt::format("{:.4f}", *precision) : "-";
@@ -127,9 +101,7 @@ int eval(const EvalOptions& options, Console& console) {
   parameters.iou = static_cast<float>(iou);
   parameters.max_detections = kMaxDetections;
 
-  std::vector<std::string> paths;
-  for (const CocoImage& image : truth.images)
-    paths.push_back((std::filesystem::path(options.images) / image.file_name).string());
+  const std::vector<std::string> paths = image_paths(truth, options.images);
 
   const Stopwatch watch;
   std::vector<CocoDetection> detections;
@@ -149,11 +121,7 @@ int eval(const EvalOptions& options, Console& console) {
                            processed.image.width, processed.image.height, options.annotations, image.width,
                            image.height));
     evaluated.insert(image.id);
-    for (const Detection& found : processed.detections) {
-      const std::optional<int> category = categories[static_cast<std::size_t>(found.class_id)];
-      const double x1 = found.box[0], y1 = found.box[1], x2 = found.box[2], y2 = found.box[3];
-      if (category) detections.push_back({image.id, *category, {x1, y1, x2 - x1, y2 - y1}, found.score});
-    }
+    add_detections(detections, image.id, processed.detections, categories);
     progress.advance();
   };
   handlers.unreadable = [&](std::size_t, const std::string& message) {

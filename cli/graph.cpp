@@ -43,6 +43,10 @@ void print_graph(const GraphOptions& options, Console& console) {
       validate(graph);
       operations.emplace_back(pass.name, graph.nodes.size());
     }
+    if (!options.detector.keep_fp32.empty()) {
+      keep_fp32(graph, options.detector.keep_fp32);
+      operations.emplace_back("keep_fp32", graph.nodes.size());
+    }
   }
   if (options.dot) {
     fmt::print(console.out, "{}", to_dot(graph));

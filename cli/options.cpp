@@ -9,6 +9,8 @@
 #include <system_error>
 #include <tuple>
 
+#include "cli/text.h"
+
 namespace damoyolo::cli {
 namespace {
 
@@ -71,6 +73,13 @@ void add_place_options(CLI::App& command, DetectorOptions& options) {
       ->type_name("auto|cpu|cuda|cuda:N")
       ->check(device_name())
       ->capture_default_str();
+  const auto set_kept = [&options](const std::string& names) { options.keep_fp32 = split(names, ','); };
+  command
+      .add_option_function<std::string>(
+          "--keep-fp32", set_kept,
+          "Layers that compute in fp32 whatever the precision: convolutions as \"damoyolo graph\" names them, with "
+          "commas between; neck.* stands for all that begin so")
+      ->type_name("LIST");
   command.add_flag("--tf32", options.allow_tf32, "On a GPU: let fp32 convolutions use TF32 tensor cores");
   const auto set_kernels = [&options](const std::string& name) { options.kernels = kernel_source_from_name(name); };
   CLI::Option* kernels = command.add_option_function<std::string>(

@@ -2,12 +2,14 @@
 #pragma once
 
 #include <cstdint>
+#include <memory>
 #include <span>
 #include <string>
 #include <vector>
 
 #include "engine/core/image.h"
 #include "engine/detection.h"
+#include "engine/probe.h"
 #include "engine/profile.h"
 
 namespace damoyolo {
@@ -50,6 +52,10 @@ class Backend {
 
   // The plan for one batch size, as text.
   virtual std::string plan_text(int batch) = 0;
+
+  // A network from an optimized graph of the model, in the backend's precision. No more layers are kept in fp32 than
+  // the graph says.
+  virtual std::unique_ptr<Probe> probe(Graph graph) = 0;
 
   // Every step of the plan for one batch size, in order, timed by itself while nothing else runs, on noise. The least
   // mean over the repetitions on a GPU, back to back with itself; the least time on a CPU, one after another.

@@ -6,6 +6,8 @@
 
 #include "engine/core/error.h"
 #include "engine/cpu/backend.h"
+#include "engine/model/build.h"
+#include "engine/passes/passes.h"
 #ifdef DAMOYOLO_CUDA
 #include "engine/cuda/backend.h"
 #endif
@@ -18,17 +20,29 @@ void require_positive(int batch, int runs) {
   if (batch < 1 || runs < 1) throw Error("{} runs of a batch of {} were asked for, expected at least 1", runs, batch);
 }
 
+// The names are looked up now, because plans are made later. In fp32 all layers are kept as they are.
+std::vector<std::string> layers_to_keep(const ModelSpec& model, Precision precision,
+                                        const std::vector<std::string>& names) {
+  if (names.empty()) return {};
+  Graph graph = build_model(model, 1, model.input_height, model.input_width).graph;
+  optimize(graph);
+  find_convolutions(graph, names);
+  return precision == Precision::Fp32 ? std::vector<std::string>() : names;
+}
+
 std::unique_ptr<Backend> make_backend(const WeightsFile& weights, const DeviceChoice& device,
                                       const DetectorOptions& options) {
+  const std::vector<std::string> keep_fp32 = layers_to_keep(weights.model(), device.precision, options.keep_fp32);
 #ifdef DAMOYOLO_CUDA
   if (const std::optional<int> gpu = gpu_number(device.device)) {
     const auto warn = options.warn ? options.warn : [](const std::string& text) { fmt::print(stderr, "{}\n", text); };
     return cuda::make_backend(
-        weights, {device.precision, options.max_batch, options.mode, options.allow_tf32, options.overlap, warn},
+        weights,
+        {device.precision, options.max_batch, options.mode, options.allow_tf32, options.overlap, warn, keep_fp32},
         cuda::open_environment(*gpu, options.kernels));
   }
 #endif
-  return cpu::make_backend(weights, {device.precision, options.max_batch, options.threads});
+  return cpu::make_backend(weights, {device.precision, options.max_batch, options.threads, keep_fp32});
 }
 
 }  // namespace

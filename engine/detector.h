@@ -8,6 +8,7 @@
 #include <memory>
 #include <span>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "engine/backend.h"
@@ -24,7 +25,10 @@ struct DetectorOptions {
   Precision precision = Precision::Auto;
   int max_batch = 1;          // images that run together
   int height = 0, width = 0;  // of the network, multiples of 32; 0: as the weights file says
-  int threads = 0;    // CPU only; 0: as many as the process may use
+  // Convolutions that compute in fp32 whatever the precision: names as find_convolutions() takes them
+  // (engine/passes/passes.h).
+  std::vector<std::string> keep_fp32 = {};
+  int threads = 0;  // CPU only; 0: as many as the process may use
   // GPU only.
   Mode mode = Mode::ReduceOverhead;
   KernelSource kernels = KernelSource::Auto;
@@ -45,6 +49,7 @@ class Detector {
                                              const DetectParameters& parameters = {}, StageTimes* times = nullptr);
   RawOutput forward(std::span<const std::uint8_t> images, int count, int height, int width);
   std::string plan_text(int batch);
+  std::unique_ptr<Probe> probe(Graph graph) { return backend_->probe(std::move(graph)); }
 
   // For benchmarks: see Backend. Throw Error for a batch or a number of runs below 1.
   std::vector<StepTime> profile(const ProfileOptions& options = {});

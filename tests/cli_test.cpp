@@ -1,5 +1,6 @@
 #include <doctest/doctest.h>
 #include <fmt/format.h>
+#include <fmt/ranges.h>
 
 #include <algorithm>
 #include <cmath>
@@ -9,14 +10,16 @@
 #include <string>
 #include <vector>
 
+#include "engine/audit.h"
 #include "engine/detector.h"
-#include "loader/coco_eval.h"
 #include "engine/model/build.h"
 #include "engine/passes/passes.h"
+#include "loader/coco_eval.h"
 #include "loader/image.h"
 #include "tests/cli_run.h"
 #include "tests/file_bytes.h"
 #include "tests/golden_generator.h"
+#include "tests/skip.h"
 #include "tests/temporary_folder.h"
 #include "weights/safetensors.h"
 
@@ -79,6 +82,9 @@ TEST_CASE("cli: wrong usage exits with 2 and says what was wrong") {
       {{"graph", "--variant", "S", "-w", "w"}, "--variant"},
       {{"graph", "--variant", "S", "--plan"}, "excludes"},
       {{"eval", "-w", "w", "--images", "d"}, "--ann is required"},
+      {{"audit", "-w", "w"}, "--images is required"},
+      {{"audit", "-w", "w", "--images", "d", "--max-ap-loss", "0.01"}, "requires --ann"},
+      {{"audit", "-w", "w", "--images", "d", "--min-snr", "loud"}, "--min-snr"},
       {{"bench"}, "--weights is required"},
       {{"bench", "-w", "w", "--precision", "fp32,int8"}, "--precision: int8"},
       {{"bench", "-w", "w", "--mode", "eager"}, "--mode: eager"},
@@ -334,4 +340,92 @@ TEST_CASE("cli: eval agrees with the PyTorch pipeline's detections, and leaves o
   const Outcome mismatch = run(arguments);
   CHECK(mismatch.code == 1);
   CHECK(contains(mismatch.err, "has 11 categories, among them \"digit 0\""));
+}
+
+TEST_CASE("cli: layers are kept in fp32 by name, whatever the precision") {
+  const test::TemporaryFolder folder;
+  const std::string in = folder.file("in.safetensors"), out = folder.file("out.safetensors");
+  const std::vector<std::uint8_t> pixels = golden_bytes("cli.images", std::size_t{64} * 96 * 3);
+  Safetensors file;
+  file.tensors["images"] = {DType::U8, {1, 64, 96, 3}, std::as_bytes(std::span(pixels))};
+  write_safetensors(in, file);
+  const auto forward = [&](const std::string& precision, const std::string& names) {
+    return run({"forward", "-w", kWeights, "-i", in, "-o", out, "--device", "cpu", "--precision", precision,
+                "--keep-fp32", names});
+  };
+  const auto scores = [&] { return to_floats(SafetensorsFile(out).contents().tensors.at("scores")); };
+  const Outcome unknown = forward("fp32", "head.*,neck.merge_5.conv4");
+  CHECK(unknown.code == 1);
+  CHECK(contains(unknown.err,
+                 "no convolution of the graph is called \"neck.merge_5.conv4\", the nearest names are "
+                 "neck.merge_5.conv3,"));
+  const Outcome graph = run({"graph", "-w", kWeights, "--keep-fp32", "neck.merge_5.conv3"});
+  CHECK(contains(graph.out, "neck.merge_5.conv3@"));
+  CHECK(contains(graph.out, "in fp32"));
+  CHECK(contains(graph.out, "\nkeep_fp32 "));
+
+  REQUIRE(forward("fp32", "head.*").code == 0);
+  const std::vector<float> exact = scores();
+  if (!describe_cpu().bf16) return test::skip("the processor has no bf16 instructions");
+  REQUIRE(forward("bf16", "backbone.*, neck.*,head.*").code == 0);
+  CHECK(scores() == exact);
+  REQUIRE(forward("bf16", "head.*").code == 0);
+  CHECK(scores() != exact);
+}
+
+TEST_CASE("cli: audit compares with fp32 and names the layers to keep") {
+  const test::TemporaryFolder folder;
+  const std::string figures = folder.file("figures.json");
+  const auto audit = [&](std::vector<std::string> more) {
+    std::vector<std::string> arguments{"audit",    "-w",  kWeights,      "--images", kDigits + "images",
+                                       "--device", "cpu", "--precision", "bf16",     "--json",
+                                       figures};
+    arguments.insert(arguments.end(), more.begin(), more.end());
+    return run(arguments);
+  };
+  const Outcome exact =
+      run({"audit", "-w", kWeights, "--images", kDigits + "images", "--device", "cpu", "--precision", "fp32"});
+  CHECK(exact.code == 1);
+  CHECK(contains(exact.err, "there is nothing to audit in fp32 (cpu"));
+  if (!describe_cpu().bf16) {
+    CHECK(contains(audit({}).err, "bf16 was asked for, and this processor"));
+    return test::skip("the processor has no bf16 instructions");
+  }
+
+  const std::string annotations = folder.file("annotations.json");
+  test::write_file(annotations, annotations_of_first_images(4).dump());
+  const Outcome good = audit({"--ann", annotations});
+  CHECK(good.code == 0);
+  CHECK(contains(good.out, "Nothing needs to be kept in fp32 for at most 0.003 of AP lost."));
+  json found = read_json(figures);
+  CHECK(found["images"] == 4);
+  CHECK(found["keep_fp32"].empty());
+  CHECK(std::abs(found["ap_fp32"].get<double>() - found["before"]["ap"].get<double>()) <= 0.003);
+  for (const json& layer : found["layers"]) CHECK(contains(good.out, layer["name"].get<std::string>()));
+
+  const Outcome strict = audit({"--max-images", "2", "--min-snr", "57"});
+  CHECK(strict.code == 0);
+  CHECK(contains(strict.out, "For at least 57 dB at the head's outputs, keep "));
+  found = read_json(figures);
+  const std::vector<std::string> keep = found["keep_fp32"];
+  REQUIRE_FALSE(keep.empty());
+  CHECK(keep.size() < found["layers"].size() / 2);
+  const auto error = [](const json& at) {
+    return HeadError{at["cls_error"].get<double>(), at["reg_error"].get<double>()}.all();
+  };
+  CHECK(signal_to_noise(error(found["before"])) < 57);
+  CHECK(signal_to_noise(error(found["after"])) >= 57);
+
+  const std::string list = fmt::format("{}", fmt::join(keep, ","));
+  CHECK(contains(strict.out, "--keep-fp32 " + list + "\n"));
+  const Outcome kept = audit({"--max-images", "2", "--min-snr", "57", "--keep-fp32", list});
+  CHECK(contains(kept.out, "Nothing needs to be kept"));
+  CHECK(read_json(figures)["before"] == found["after"]);
+
+  const std::string broken = folder.file("broken.png");
+  test::write_file(broken, "no image");
+  const Outcome partial = audit({"--images", broken});
+  CHECK(partial.code == 1);
+  CHECK(contains(partial.err, broken));
+  CHECK(contains(partial.err, "1 of 21 images could not be read"));
 }

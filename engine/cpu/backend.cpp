@@ -30,6 +30,18 @@ class Stopwatch {
   Clock::time_point last_ = Clock::now();
 };
 
+class CpuProbe : public Probe {
+ public:
+  explicit CpuProbe(Network network) : network_(std::move(network)) {}
+  void run(std::span<const std::uint8_t> images) override { network_.run(images); }
+  std::vector<float> read(ValueId value) override {
+    return network_.read(network_.plan().values[static_cast<std::size_t>(value)]);
+  }
+
+ private:
+  Network network_;
+};
+
 class CpuBackend : public Backend {
  public:
   CpuBackend(const WeightsFile& weights, const BackendOptions& options) : weights_(weights), options_(options) {}
@@ -102,11 +114,24 @@ class CpuBackend : public Backend {
     return bytes;
   }
 
+  std::unique_ptr<Probe> probe(Graph graph) override {
+    return std::make_unique<CpuProbe>(build(std::move(graph), true));
+  }
+
  private:
   struct Built {
     int batch, height, width;
     Network network;
   };
+
+  Network build(Graph graph, bool keep_values) const {
+    NetworkOptions options;
+    options.threads = options_.threads;
+    options.plan.activations = options_.precision == Precision::Bf16 ? DType::BF16 : DType::F32;
+    options.plan.keep_values = keep_values;
+    const auto lookup = [&](std::string_view name) -> const TensorView& { return weights_.tensor(name); };
+    return Network(std::move(graph), lookup, options);
+  }
 
   // Plans are made at first use; the ones used last are kept.
   Network& network_for(int batch, int height, int width) {
@@ -120,11 +145,8 @@ class CpuBackend : public Backend {
     }
     Graph graph = build_model(weights_.model(), batch, height, width).graph;
     optimize(graph);
-    NetworkOptions options;
-    options.threads = options_.threads;
-    options.plan.activations = options_.precision == Precision::Bf16 ? DType::BF16 : DType::F32;
-    const auto lookup = [&](std::string_view name) -> const TensorView& { return weights_.tensor(name); };
-    networks_.push_front({batch, height, width, Network(std::move(graph), lookup, options)});
+    keep_fp32(graph, options_.keep_fp32);
+    networks_.push_front({batch, height, width, build(std::move(graph), false)});
     if (networks_.size() > kKept) networks_.pop_back();
     return networks_.front().network;
   }

@@ -2,6 +2,8 @@
 #pragma once
 
 #include <memory>
+#include <string>
+#include <vector>
 
 #include "engine/backend.h"
 #include "engine/precision.h"
@@ -12,7 +14,8 @@ namespace damoyolo::cpu {
 struct BackendOptions {
   Precision precision = Precision::Fp32;  // Fp32 or Bf16
   int max_batch = 1;
-  int threads = 0;  // 0: as many as the process may use
+  int threads = 0;                     // 0: as many as the process may use
+  std::vector<std::string> keep_fp32;  // convolutions, as keep_fp32() takes them
 };
 
 // `weights` must outlive the backend.

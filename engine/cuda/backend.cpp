@@ -1,6 +1,7 @@
 #include "engine/cuda/backend.h"
 
 #include <fmt/format.h>
+#include <fmt/ranges.h>
 
 #include <algorithm>
 #include <array>
@@ -20,35 +21,29 @@ namespace {
 
 DType dtype_of(Precision precision) {
   switch (precision) {
-  case Precision::Bf16:
-    return DType::BF16;
-  case Precision::Fp16:
-    return DType::F16;
-  default:
-    return DType::F32;
+    case Precision::Bf16: return DType::BF16;
+    case Precision::Fp16: return DType::F16;
+    default: return DType::F32;
   }
 }
 
-std::size_t bytes_of(const ImageView &image) {
-  constexpr int kLargestSide = 1 << 20; // kernels/preprocess.h
-  if (image.width < 1 || image.height < 1 || image.width > kLargestSide ||
-      image.height > kLargestSide)
-    throw Error(
-        "an image of {} x {} pixels was given, expected 1 to {} on a side",
-        image.width, image.height, kLargestSide);
-  return static_cast<std::size_t>(image.width) *
-         static_cast<std::size_t>(image.height) * 3;
+std::size_t bytes_of(const ImageView& image) {
+  constexpr int kLargestSide = 1 << 20;  // kernels/preprocess.h
+  if (image.width < 1 || image.height < 1 || image.width > kLargestSide || image.height > kLargestSide)
+    throw Error("an image of {} x {} pixels was given, expected 1 to {} on a side", image.width, image.height,
+                kLargestSide);
+  return static_cast<std::size_t>(image.width) * static_cast<std::size_t>(image.height) * 3;
 }
 
 // Memory that grows to the largest size it was asked for.
 class Growing {
-public:
-  using Allocate = Owned<std::byte> (*)(Runtime &, std::size_t);
+ public:
+  using Allocate = Owned<std::byte> (*)(Runtime&, std::size_t);
   explicit Growing(Allocate allocate) : allocate_(allocate) {}
 
-  std::byte *at_least(Runtime &runtime, std::size_t bytes) {
+  std::byte* at_least(Runtime& runtime, std::size_t bytes) {
     if (memory_ == nullptr || bytes > size_) {
-      release(); // first, for both may not fit
+      release();  // first, for both may not fit
       memory_ = allocate_(runtime, std::max<std::size_t>(bytes, 1));
       size_ = bytes;
     }
@@ -58,97 +53,111 @@ public:
     memory_.reset();
     size_ = 0;
   }
-  std::byte *get() const { return memory_.get(); }
+  std::byte* get() const { return memory_.get(); }
 
-private:
+ private:
   Allocate allocate_;
   Owned<std::byte> memory_;
   std::size_t size_ = 0;
 };
 
-// What one batch needs on its way through the device. There are two, so that
-// the images of one batch are copied while the one before is computed.
+// What one batch needs on its way through the device. There are two, so that the images of one batch are copied while
+// the one before is computed.
 struct Slot {
-  explicit Slot(Runtime &runtime)
+  explicit Slot(Runtime& runtime)
       : upload_begin(make_event(runtime, true)),
-        uploaded(make_event(runtime, true)), begin(make_event(runtime, true)),
-        end(make_event(runtime, true)), done(make_event(runtime, true)) {}
+        uploaded(make_event(runtime, true)),
+        begin(make_event(runtime, true)),
+        end(make_event(runtime, true)),
+        done(make_event(runtime, true)) {}
 
   Growing pinned_images{pinned_memory}, images{device_memory};
-  Growing input{pinned_memory}, output{pinned_memory}; // of the network
+  Growing input{pinned_memory}, output{pinned_memory};  // of the network
   Owned<CUevent_st> upload_begin, uploaded, begin, end, done;
-  std::size_t count = 0; // images in flight; 0: the slot is free
-  int bucket = 0;        // of the network that computes them
+  std::size_t count = 0;  // images in flight; 0: the slot is free
+  int bucket = 0;         // of the network that computes them
+};
+
+class CudaProbe : public Probe {
+ public:
+  CudaProbe(Runtime& runtime, StreamHandle stream, std::unique_ptr<Network> network)
+      : runtime_(runtime), stream_(stream), network_(std::move(network)) {}
+
+  void run(std::span<const std::uint8_t> images) override {
+    if (images.size() != network_->input().size())
+      throw Error("the network takes {} bytes of pixels and was given {}", network_->input().size(), images.size());
+    runtime_.make_current();
+    runtime_.copy(network_->input().data(), images.data(), images.size(), stream_);
+    network_->run();
+    runtime_.synchronize(stream_);  // the images may go
+  }
+  std::vector<float> read(ValueId value) override {
+    runtime_.make_current();
+    return network_->read(value);
+  }
+
+ private:
+  Runtime& runtime_;
+  StreamHandle stream_;
+  std::unique_ptr<Network> network_;
 };
 
 class CudaBackend : public Backend {
-public:
-  CudaBackend(const WeightsFile &weights, const BackendOptions &options,
-              Environment environment)
-      : weights_(weights), options_(options),
-        environment_(std::move(environment)), runtime_(*environment_.runtime),
+ public:
+  CudaBackend(const WeightsFile& weights, const BackendOptions& options, Environment environment)
+      : weights_(weights),
+        options_(options),
+        environment_(std::move(environment)),
+        runtime_(*environment_.runtime),
         limit_(batch_bucket(options.max_batch)) {
     runtime_.make_current();
-    for (auto &stream : streams_)
-      stream = make_stream(runtime_);
+    for (auto& stream : streams_) stream = make_stream(runtime_);
     copy_stream_ = make_stream(runtime_);
-    for (int i = 0; i < 2; ++i)
-      slots_.emplace_back(runtime_);
+    for (int i = 0; i < 2; ++i) slots_.emplace_back(runtime_);
   }
 
-  std::vector<std::vector<Detection>> detect(std::span<const ImageView> images,
-                                             const DetectParameters &parameters,
-                                             StageTimes *times) override {
+  std::vector<std::vector<Detection>> detect(std::span<const ImageView> images, const DetectParameters& parameters,
+                                             StageTimes* times) override {
     runtime_.make_current();
-    drain(); // what an earlier call that failed has left
+    drain();  // what an earlier call that failed has left
     std::vector<std::vector<Detection>> results;
     results.reserve(images.size());
     std::size_t begun = 0, next = 0;
     while (begun < images.size()) {
       Slot &slot = slots_[next], &before = slots_[1 - next];
-      const std::size_t count =
-          std::min(images.size() - begun, images_together());
+      const std::size_t count = std::min(images.size() - begun, images_together());
       try {
         begin(slot, images.subspan(begun, count), parameters);
-      } catch (const OutOfDeviceMemory &error) {
+      } catch (const OutOfDeviceMemory& error) {
         finish(before, times, results);
         make_room(static_cast<int>(count), error);
         continue;
       }
       made_room_ = false;
       begun += count;
-      finish(before, times, results); // while this batch runs
+      finish(before, times, results);  // while this batch runs
       next = 1 - next;
     }
     finish(slots_[1 - next], times, results);
-    for (auto &found : results)
-      found.resize(std::min(found.size(), static_cast<std::size_t>(std::max(
-                                              parameters.max_detections, 0))));
+    for (auto& found : results)
+      found.resize(std::min(found.size(), static_cast<std::size_t>(std::max(parameters.max_detections, 0))));
     return results;
   }
 
-  RawOutput forward(std::span<const std::uint8_t> images, int count, int height,
-                    int width) override {
+  RawOutput forward(std::span<const std::uint8_t> images, int count, int height, int width) override {
     runtime_.make_current();
     drain();
-    const std::size_t image_bytes =
-        static_cast<std::size_t>(height) * static_cast<std::size_t>(width) * 3;
-    if (count < 1 ||
-        images.size() != static_cast<std::size_t>(count) * image_bytes)
-      throw Error(
-          "{} bytes of pixels were given, expected {} images of {} bytes",
-          images.size(), count, image_bytes);
+    const std::size_t image_bytes = static_cast<std::size_t>(height) * static_cast<std::size_t>(width) * 3;
+    if (count < 1 || images.size() != static_cast<std::size_t>(count) * image_bytes)
+      throw Error("{} bytes of pixels were given, expected {} images of {} bytes", images.size(), count, image_bytes);
     RawOutput output{count, 0, weights_.model().head.classes, {}, {}};
     for (std::size_t begun = 0; begun < static_cast<std::size_t>(count);) {
-      const std::size_t together =
-          std::min(static_cast<std::size_t>(count) - begun, images_together());
+      const std::size_t together = std::min(static_cast<std::size_t>(count) - begun, images_together());
       try {
-        forward_batch(
-            images.subspan(begun * image_bytes, together * image_bytes),
-            together, height, width, output);
+        forward_batch(images.subspan(begun * image_bytes, together * image_bytes), together, height, width, output);
         begun += together;
         made_room_ = false;
-      } catch (const OutOfDeviceMemory &error) {
+      } catch (const OutOfDeviceMemory& error) {
         make_room(static_cast<int>(together), error);
       }
     }
@@ -158,183 +167,162 @@ public:
   void warm_up() override {
     const Image black{1, 1, std::vector<std::uint8_t>(3)};
     for (int batch = 1; batch <= batch_bucket(options_.max_batch); batch *= 2)
-      detect(std::vector<ImageView>(
-                 static_cast<std::size_t>(std::min(batch, options_.max_batch)),
-                 black),
-             {}, nullptr);
+      detect(std::vector<ImageView>(static_cast<std::size_t>(std::min(batch, options_.max_batch)), black), {},
+             nullptr);
   }
 
   std::string plan_text(int batch) override {
     runtime_.make_current();
-    const ModelSpec &model = weights_.model();
-    return network_for({Task::Detect, batch_bucket(batch), model.input_height,
-                        model.input_width})
-        .plan_text();
+    const ModelSpec& model = weights_.model();
+    return network_for({Task::Detect, batch_bucket(batch), model.input_height, model.input_width}).plan_text();
   }
 
-  std::vector<StepTime> profile(const ProfileOptions &options) override {
+  std::vector<StepTime> profile(const ProfileOptions& options) override {
     CandidateSource asked;
     if (!options.compare.empty())
-      asked = [&](const ConvProblem &problem) {
-        std::vector<ConvCandidate> candidates =
-            environment_.candidates(problem);
-        std::erase_if(candidates, [&](const ConvCandidate &candidate) {
-          return std::ranges::none_of(
-              options.compare, [&](const std::string &begin) {
-                return candidate.name.starts_with(begin);
-              });
+      asked = [&](const ConvProblem& problem) {
+        std::vector<ConvCandidate> candidates = environment_.candidates(problem);
+        std::erase_if(candidates, [&](const ConvCandidate& candidate) {
+          return std::ranges::none_of(options.compare,
+                                      [&](const std::string& begin) { return candidate.name.starts_with(begin); });
         });
         return candidates;
       };
-    return network_with_noise(options.batch)
-        .profile(options.repetitions, lookup(), asked);
+    return network_with_noise(options.batch).profile(options.repetitions, lookup(), asked);
   }
 
-  RunTimes time_network(int batch, int runs) override {
-    return network_with_noise(batch).time(runs);
-  }
+  RunTimes time_network(int batch, int runs) override { return network_with_noise(batch).time(runs); }
 
   std::int64_t memory_bytes() const override {
     runtime_.make_current();
     return runtime_.used_bytes();
   }
 
-private:
+  std::unique_ptr<Probe> probe(Graph graph) override {
+    runtime_.make_current();
+    NetworkOptions options = network_options(Task::Forward);
+    options.capture = false;
+    options.plan.keep_values = true;
+    return std::make_unique<CudaProbe>(runtime_, streams_[0].get(), with_predicted_kernels(std::move(graph), options));
+  }
+
+ private:
   struct Key {
     Task task;
     int batch, height, width;
-    bool operator==(const Key &) const = default;
+    bool operator==(const Key&) const = default;
   };
   struct Built {
     Key key;
     std::unique_ptr<Network> network;
   };
 
-  std::size_t images_together() const {
-    return static_cast<std::size_t>(std::min(limit_, options_.max_batch));
-  }
+  std::size_t images_together() const { return static_cast<std::size_t>(std::min(limit_, options_.max_batch)); }
 
   TensorLookup lookup() const {
-    return [this](std::string_view name) -> const TensorView & {
-      return weights_.tensor(name);
-    };
+    return [this](std::string_view name) -> const TensorView& { return weights_.tensor(name); };
   }
 
-  // The network for a number of images, which have been copied to the device
-  // and run once. They are there until the next call of detect().
-  Network &network_with_noise(int batch) {
+  // The network for a number of images, which have been copied to the device and run once. They are there until the
+  // next call of detect().
+  Network& network_with_noise(int batch) {
     if (batch > kLargestBatch)
-      throw Error("a batch of {} was asked for, expected at most {} on a GPU",
-                  batch, kLargestBatch);
+      throw Error("a batch of {} was asked for, expected at most {} on a GPU", batch, kLargestBatch);
     runtime_.make_current();
     drain();
-    const ModelSpec &model = weights_.model();
+    const ModelSpec& model = weights_.model();
     const std::vector<std::uint8_t> pixels =
-        noise(static_cast<std::size_t>(model.input_width) *
-              static_cast<std::size_t>(model.input_height) * 3);
-    const std::vector<ImageView> images(
-        static_cast<std::size_t>(batch_bucket(batch)),
-        {model.input_width, model.input_height, pixels.data()});
+        noise(static_cast<std::size_t>(model.input_width) * static_cast<std::size_t>(model.input_height) * 3);
+    const std::vector<ImageView> images(static_cast<std::size_t>(batch_bucket(batch)),
+                                        {model.input_width, model.input_height, pixels.data()});
     begin(slots_[0], images, {});
     drain();
     return *networks_.front().network;
   }
 
   // Plans are made at first use; the ones used last are kept.
-  Network &network_for(const Key &key) {
+  Network& network_for(const Key& key) {
     constexpr std::size_t kKept = 8;
     const auto found =
-        std::find_if(networks_.begin(), networks_.end(),
-                     [&](const Built &built) { return built.key == key; });
+        std::find_if(networks_.begin(), networks_.end(), [&](const Built& built) { return built.key == key; });
     if (found != networks_.end()) {
       networks_.splice(networks_.begin(), networks_, found);
       return *networks_.front().network;
     }
-    if (networks_.size() == kKept)
-      networks_.pop_back();
+    if (networks_.size() == kKept) networks_.pop_back();
     networks_.push_front({key, build(key)});
     return *networks_.front().network;
   }
 
-  std::unique_ptr<Network> build(const Key &key) {
-    Graph graph =
-        build_model(weights_.model(), key.batch, key.height, key.width).graph;
-    optimize(graph);
+  NetworkOptions network_options(Task task) const {
     NetworkOptions options;
-    options.task = key.task;
+    options.task = task;
     options.plan.activations = dtype_of(options_.precision);
     options.allow_tf32 = options_.allow_tf32;
     options.capture = options_.mode != Mode::Default;
     options.overlap = options_.overlap && environment_.overlap;
     options.max_candidates = environment_.max_candidates;
-    std::array<StreamHandle, kMaxStreams> streams;
-    std::transform(streams_.begin(), streams_.end(), streams.begin(),
-                   [](const auto &stream) { return stream.get(); });
+    return options;
+  }
 
-    if (options_.mode != Mode::MaxAutotune) {
-      const KernelChooser choose = [&](const std::string &node,
-                                       const ConvProblem &problem,
-                                       const ConvWeights &weights) {
-        return predicted_best(
-            node, candidates_for(node, environment_.candidates, problem),
-            weights);
-      };
-      return std::make_unique<Network>(runtime_, streams, std::move(graph),
-                                       weights_.model().head, lookup(), choose,
-                                       options);
-    }
+  std::array<StreamHandle, kMaxStreams> streams() const {
+    std::array<StreamHandle, kMaxStreams> streams;
+    std::transform(streams_.begin(), streams_.end(), streams.begin(), [](const auto& stream) { return stream.get(); });
+    return streams;
+  }
+
+  std::unique_ptr<Network> with_predicted_kernels(Graph graph, const NetworkOptions& options) {
+    const KernelChooser choose = [&](const std::string& node, const ConvProblem& problem, const ConvWeights& weights) {
+      return predicted_best(node, candidates_for(node, environment_.candidates, problem), weights);
+    };
+    return std::make_unique<Network>(runtime_, streams(), std::move(graph), weights_.model().head, lookup(), choose,
+                                     options);
+  }
+
+  std::unique_ptr<Network> build(const Key& key) {
+    Graph graph = build_model(weights_.model(), key.batch, key.height, key.width).graph;
+    optimize(graph);
+    keep_fp32(graph, options_.keep_fp32);
+    const NetworkOptions options = network_options(key.task);
+    if (options_.mode != Mode::MaxAutotune) return with_predicted_kernels(std::move(graph), options);
     const PlanKey plan_key = plan_key_of(key);
-    const KernelChoices known =
-        load_choices(environment_.cache_folder, plan_key)
-            .value_or(KernelChoices{});
+    const KernelChoices known = load_choices(environment_.cache_folder, plan_key).value_or(KernelChoices{});
     KernelChoices chosen;
-    const KernelChooser choose = [&](const std::string &node,
-                                     const ConvProblem &problem,
-                                     const ConvWeights &weights) {
-      const std::vector<ConvCandidate> candidates =
-          candidates_for(node, environment_.candidates, problem);
+    const KernelChooser choose = [&](const std::string& node, const ConvProblem& problem, const ConvWeights& weights) {
+      const std::vector<ConvCandidate> candidates = candidates_for(node, environment_.candidates, problem);
       const auto name = known.find(node);
-      auto kernel = name == known.end()
-                        ? nullptr
-                        : named(name->second, candidates, weights);
-      if (kernel == nullptr)
-        kernel = measured_best(runtime_, streams[0], node, problem, candidates,
-                               weights);
+      auto kernel = name == known.end() ? nullptr : named(name->second, candidates, weights);
+      if (kernel == nullptr) kernel = measured_best(runtime_, streams_[0].get(), node, problem, candidates, weights);
       chosen[node] = kernel->name();
       return kernel;
     };
-    auto network = std::make_unique<Network>(
-        runtime_, streams, std::move(graph), weights_.model().head, lookup(),
-        choose, options);
-    if (chosen != known)
-      store_choices(environment_.cache_folder, plan_key, chosen);
+    auto network = std::make_unique<Network>(runtime_, streams(), std::move(graph), weights_.model().head, lookup(),
+                                             choose, options);
+    if (chosen != known) store_choices(environment_.cache_folder, plan_key, chosen);
     return network;
   }
 
-  PlanKey plan_key_of(const Key &key) const {
+  PlanKey plan_key_of(const Key& key) const {
     return {environment_.gpu,
             environment_.libraries,
             weights_.source_sha256(),
-            fmt::format("{}{}", name_of(options_.precision),
-                        options_.allow_tf32 ? ", tf32" : ""),
+            fmt::format("{}{}{}", name_of(options_.precision), options_.allow_tf32 ? ", tf32" : "",
+                        options_.keep_fp32.empty() ? std::string()
+                                                   : fmt::format(", fp32 in {}", fmt::join(options_.keep_fp32, ","))),
             key.batch,
             key.height,
             key.width};
   }
 
-  // Enqueues a batch. The slot is free again once finish() has taken its
-  // results.
-  void begin(Slot &slot, std::span<const ImageView> images,
-             const DetectParameters &parameters) {
-    const ModelSpec &model = weights_.model();
+  // Enqueues a batch. The slot is free again once finish() has taken its results.
+  void begin(Slot& slot, std::span<const ImageView> images, const DetectParameters& parameters) {
+    const ModelSpec& model = weights_.model();
     const int bucket = batch_bucket(static_cast<int>(images.size()));
-    Network &network = network_for(
-        {Task::Detect, bucket, model.input_height, model.input_width});
+    Network& network = network_for({Task::Detect, bucket, model.input_height, model.input_width});
     std::size_t bytes = 0;
-    for (const ImageView &image : images)
-      bytes += bytes_of(image);
-    std::byte *const pinned = slot.pinned_images.at_least(runtime_, bytes);
-    std::byte *const device = slot.images.at_least(runtime_, bytes);
+    for (const ImageView& image : images) bytes += bytes_of(image);
+    std::byte* const pinned = slot.pinned_images.at_least(runtime_, bytes);
+    std::byte* const device = slot.images.at_least(runtime_, bytes);
     slot.input.at_least(runtime_, network.input().size());
     slot.output.at_least(runtime_, network.output().size());
 
@@ -344,8 +332,7 @@ private:
     const StreamHandle main = streams_[0].get(), copies = copy_stream_.get();
     runtime_.record(slot.upload_begin.get(), copies);
     std::size_t at = 0;
-    for (const ImageView &image :
-         images) { // one is copied to the device while the next is copied here
+    for (const ImageView& image : images) {  // one is copied to the device while the next is copied here
       const std::size_t size = bytes_of(image);
       std::memcpy(pinned + at, image.rgb, size);
       runtime_.copy(device + at, pinned + at, size, copies);
@@ -356,152 +343,120 @@ private:
     run(slot, network);
   }
 
-  void run(Slot &slot, Network &network) {
+  void run(Slot& slot, Network& network) {
     const StreamHandle main = streams_[0].get();
     runtime_.record(slot.begin.get(), main);
-    runtime_.copy(network.input().data(), slot.input.get(),
-                  network.input().size(), main);
+    runtime_.copy(network.input().data(), slot.input.get(), network.input().size(), main);
     network.run();
     runtime_.record(slot.end.get(), main);
-    runtime_.copy(slot.output.get(), network.output().data(),
-                  network.output().size(), main);
+    runtime_.copy(slot.output.get(), network.output().data(), network.output().size(), main);
     runtime_.record(slot.done.get(), main);
   }
 
-  // The network's input on the host: where the images will lie on the device,
-  // thresholds and wanted classes.
-  void write_input(std::byte *input, const Network &network,
-                   std::span<const ImageView> images, const std::byte *device,
-                   const DetectParameters &parameters) const {
-    const int bucket = batch_bucket(static_cast<int>(images.size())),
-              classes = weights_.model().head.classes;
+  // The network's input on the host: where the images will lie on the device, thresholds and wanted classes.
+  void write_input(std::byte* input, const Network& network, std::span<const ImageView> images,
+                   const std::byte* device, const DetectParameters& parameters) const {
+    const int bucket = batch_bucket(static_cast<int>(images.size())), classes = weights_.model().head.classes;
     const DetectInput at(bucket, classes);
-    auto *places = reinterpret_cast<kernels::Image *>(input + at.images);
+    auto* places = reinterpret_cast<kernels::Image*>(input + at.images);
     std::fill_n(places, bucket, kernels::Image{});
-    for (const ImageView &image : images) {
-      *places++ = {reinterpret_cast<const std::uint8_t *>(device), image.width,
-                   image.height};
+    for (const ImageView& image : images) {
+      *places++ = {reinterpret_cast<const std::uint8_t*>(device), image.width, image.height};
       device += bytes_of(image);
     }
     const kernels::DetectionParameters values{
-        parameters.confidence, parameters.iou,
-        std::clamp(parameters.max_detections, 0, kernels::kMaxDetections),
-        parameters.class_filter.empty()
-            ? nullptr
-            : reinterpret_cast<const std::uint8_t *>(network.input().data() +
-                                                     at.classes)};
+        parameters.confidence, parameters.iou, std::clamp(parameters.max_detections, 0, kernels::kMaxDetections),
+        parameters.class_filter.empty() ? nullptr
+                                        : reinterpret_cast<const std::uint8_t*>(network.input().data() + at.classes)};
     std::memcpy(input + at.parameters, &values, sizeof(values));
     for (std::size_t i = 0; i < static_cast<std::size_t>(classes); ++i)
-      input[at.classes + i] = std::byte{i >= parameters.class_filter.size() ||
-                                        parameters.class_filter[i]};
+      input[at.classes + i] = std::byte{i >= parameters.class_filter.size() || parameters.class_filter[i]};
   }
 
-  // Waits for the slot's batch, if there is one, and adds what it found and how
-  // long it took.
-  void finish(Slot &slot, StageTimes *times,
-              std::vector<std::vector<Detection>> &results) {
-    if (slot.count == 0)
-      return;
+  // Waits for the slot's batch, if there is one, and adds what it found and how long it took.
+  void finish(Slot& slot, StageTimes* times, std::vector<std::vector<Detection>>& results) {
+    if (slot.count == 0) return;
     runtime_.synchronize(slot.done.get());
     const DetectOutput at(slot.bucket);
-    const std::byte *const output = slot.output.get();
-    const auto *detections =
-        reinterpret_cast<const Detection *>(output + at.detections);
-    const auto *counts = reinterpret_cast<const int *>(output + at.counts);
+    const std::byte* const output = slot.output.get();
+    const auto* detections = reinterpret_cast<const Detection*>(output + at.detections);
+    const auto* counts = reinterpret_cast<const int*>(output + at.counts);
     const std::size_t count = std::exchange(slot.count, 0);
     for (std::size_t i = 0; i < count; ++i) {
-      const Detection *first = detections + i * kernels::kMaxDetections;
+      const Detection* first = detections + i * kernels::kMaxDetections;
       results.emplace_back(first, first + counts[i]);
     }
-    if (times == nullptr)
-      return;
-    times->preprocess +=
-        runtime_.seconds_between(slot.upload_begin.get(), slot.uploaded.get());
-    times->network +=
-        runtime_.seconds_between(slot.begin.get(), slot.end.get());
-    times->postprocess +=
-        runtime_.seconds_between(slot.end.get(), slot.done.get());
+    if (times == nullptr) return;
+    times->preprocess += runtime_.seconds_between(slot.upload_begin.get(), slot.uploaded.get());
+    times->network += runtime_.seconds_between(slot.begin.get(), slot.end.get());
+    times->postprocess += runtime_.seconds_between(slot.end.get(), slot.done.get());
   }
 
-  void forward_batch(std::span<const std::uint8_t> images, std::size_t count,
-                     int height, int width, RawOutput &output) {
+  void forward_batch(std::span<const std::uint8_t> images, std::size_t count, int height, int width,
+                     RawOutput& output) {
     const int bucket = batch_bucket(static_cast<int>(count));
-    Network &network = network_for({Task::Forward, bucket, height, width});
-    Slot &slot = slots_[0];
+    Network& network = network_for({Task::Forward, bucket, height, width});
+    Slot& slot = slots_[0];
     slot.output.at_least(runtime_, network.output().size());
-    std::byte *const pixels =
-        slot.input.at_least(runtime_, network.input().size());
+    std::byte* const pixels = slot.input.at_least(runtime_, network.input().size());
     std::memcpy(pixels, images.data(), images.size());
-    std::memset(pixels + images.size(), 0,
-                network.input().size() - images.size());
+    std::memset(pixels + images.size(), 0, network.input().size() - images.size());
     run(slot, network);
     runtime_.synchronize(slot.done.get());
 
     const auto classes = static_cast<std::size_t>(output.classes);
-    const std::size_t anchors = network.output().size() / sizeof(float) /
-                                (classes + 4) /
-                                static_cast<std::size_t>(bucket);
+    const std::size_t anchors =
+        network.output().size() / sizeof(float) / (classes + 4) / static_cast<std::size_t>(bucket);
     output.anchors = static_cast<int>(anchors);
-    const auto *scores = reinterpret_cast<const float *>(slot.output.get());
-    const float *boxes =
-        scores + static_cast<std::size_t>(bucket) * anchors * classes;
-    output.scores.insert(output.scores.end(), scores,
-                         scores + count * anchors * classes);
+    const auto* scores = reinterpret_cast<const float*>(slot.output.get());
+    const float* boxes = scores + static_cast<std::size_t>(bucket) * anchors * classes;
+    output.scores.insert(output.scores.end(), scores, scores + count * anchors * classes);
     output.boxes.insert(output.boxes.end(), boxes, boxes + count * anchors * 4);
   }
 
   void drain() {
-    for (Slot &slot : slots_)
-      if (std::exchange(slot.count, 0) > 0)
-        runtime_.synchronize(slot.done.get());
+    for (Slot& slot : slots_)
+      if (std::exchange(slot.count, 0) > 0) runtime_.synchronize(slot.done.get());
   }
 
-  // `count` images did not fit: gives back what is kept for other batches, and
-  // the second time goes on with half as many.
-  void make_room(int count, const Error &error) {
+  // `count` images did not fit: gives back what is kept for other batches, and the second time goes on with half as
+  // many.
+  void make_room(int count, const Error& error) {
     drain();
     networks_.clear();
-    for (Slot &slot : slots_)
-      slot.images.release();
-    if (!std::exchange(made_room_, true))
-      return;
-    if (count == 1)
-      throw Error("one image does not fit into the memory of the GPU: {}",
-                  error.what());
+    for (Slot& slot : slots_) slot.images.release();
+    if (!std::exchange(made_room_, true)) return;
+    if (count == 1) throw Error("one image does not fit into the memory of the GPU: {}", error.what());
     limit_ = batch_bucket(count) / 2;
     if (!std::exchange(warned_, true))
-      options_.warn(fmt::format("a batch of {} does not fit into the memory of "
-                                "the GPU ({}); going on with {}",
-                                count, error.what(), limit_));
+      options_.warn(fmt::format("a batch of {} does not fit into the memory of the GPU ({}); going on with {}", count,
+                                error.what(), limit_));
   }
 
-  const WeightsFile &weights_;
+  const WeightsFile& weights_;
   const BackendOptions options_;
   Environment environment_;
-  Runtime &runtime_;
-  int limit_;              // images that run together, as far as is known
-  bool made_room_ = false; // since the last batch that fitted
+  Runtime& runtime_;
+  int limit_;               // images that run together, as far as is known
+  bool made_room_ = false;  // since the last batch that fitted
   bool warned_ = false;
   std::array<Owned<CUstream_st>, kMaxStreams> streams_;
   Owned<CUstream_st> copy_stream_;
-  std::vector<Slot> slots_;   // two, in turns
-  std::list<Built> networks_; // the one used last comes first
+  std::vector<Slot> slots_;    // two, in turns
+  std::list<Built> networks_;  // the one used last comes first
 };
 
-} // namespace
+}  // namespace
 
 int batch_bucket(int images) {
   int bucket = 1;
-  while (bucket < images && bucket < kLargestBatch)
-    bucket *= 2;
+  while (bucket < images && bucket < kLargestBatch) bucket *= 2;
   return bucket;
 }
 
-std::unique_ptr<Backend> make_backend(const WeightsFile &weights,
-                                      const BackendOptions &options,
+std::unique_ptr<Backend> make_backend(const WeightsFile& weights, const BackendOptions& options,
                                       Environment environment) {
-  return std::make_unique<CudaBackend>(weights, options,
-                                       std::move(environment));
+  return std::make_unique<CudaBackend>(weights, options, std::move(environment));
 }
 
-} // namespace damoyolo::cuda
+}  // namespace damoyolo::cuda

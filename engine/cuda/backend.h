@@ -5,6 +5,7 @@
 #include <functional>
 #include <memory>
 #include <string>
+#include <vector>
 
 #include "engine/backend.h"
 #include "engine/cuda/kernel_choice.h"
@@ -25,6 +26,7 @@ struct BackendOptions {
   bool overlap = true;  // where the GPU can: kernels start while the ones before them end
   // Told once when a batch did not fit into device memory and smaller ones run instead.
   std::function<void(const std::string&)> warn = [](const std::string&) {};
+  std::vector<std::string> keep_fp32;  // convolutions, as keep_fp32() takes them
 };
 
 // What a backend runs on. Tests bring their own.

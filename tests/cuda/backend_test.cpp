@@ -17,6 +17,8 @@
 #include "engine/decode.h"
 #include "engine/model/build.h"
 #include "engine/nms.h"
+#include "engine/passes/passes.h"
+#include "tests/compare.h"
 #include "tests/cuda/host_convolution.h"
 #include "tests/cuda/host_runtime.h"
 #include "tests/random_weights.h"
@@ -137,6 +139,32 @@ bool same_bytes(const std::vector<std::vector<Detection>>& a, const std::vector<
 }
 
 }  // namespace
+
+TEST_CASE("cuda backend: layers can be kept in fp32, and every value of a graph read") {
+  const std::vector<Image> images = pictures(2);
+  BackendOptions fp32 = options(2), all_kept = options(2), some_kept = options(2), bf16 = options(2);
+  all_kept.precision = some_kept.precision = bf16.precision = Precision::Bf16;
+  all_kept.keep_fp32 = {"*"};
+  some_kept.keep_fp32 = {"head.*", "backbone.0"};
+  const auto exact = Device(fp32).detect(images);
+  CHECK(same_bytes(Device(all_kept).detect(images), exact));
+  Device some(some_kept);
+  const auto rounded = some.detect(images);
+  CHECK_FALSE(same_bytes(rounded, exact));
+  CHECK_FALSE(same_bytes(rounded, Device(bf16).detect(images)));
+  CHECK(some.backend->plan_text(1).find("convert") != std::string::npos);
+
+  Graph graph = build_model(small_model().model(), 1, 64, 32).graph;
+  optimize(graph);
+  const std::vector<std::uint8_t> pixels = golden_bytes("probe", std::size_t{64} * 32 * 3);
+  Reference reference(graph, [](std::string_view name) -> const TensorView& { return small_model().tensor(name); });
+  reference.run(pixels);
+  const std::unique_ptr<Probe> probe = some.backend->probe(graph);
+  probe->run(pixels);
+  for (const ValueId id : {graph.backbone[0], graph.neck[2], graph.head[1].cls})
+    CHECK(relative_difference(reference.read(id), probe->read(id)) < 0.03);
+  CHECK_THROWS_AS(probe->run(std::span(pixels).first(100)), Error);
+}
 
 TEST_CASE("cuda backend: it finds what the plain reference finds") {
   const std::vector<Image> images = pictures(3);
