@@ -61,8 +61,9 @@ class Backend {
   // mean over the repetitions on a GPU, back to back with itself; the least time on a CPU, one after another.
   virtual std::vector<StepTime> profile(const ProfileOptions& options) = 0;
 
-  // `runs` times from images of the network's size, where the network reads them, to boxes where it leaves them: on a
-  // GPU by its own clock and without the copies. The first run is not counted.
+  // `runs` times from pixels of the network's size, where the network reads them, to the scores and boxes of every
+  // anchor, where it leaves them: what forward() does, on a GPU by its own clock and without the copies. The time does
+  // not depend on the weights' values. The first run is not counted.
   virtual RunTimes time_network(int batch, int runs) = 0;
 
   // Memory that plans and weights take. On a GPU all that the driver counts since the device was opened, the
