@@ -14,7 +14,7 @@ namespace {
 constexpr char kName[] = "conv_sm90";
 constexpr int kMaxStages = 8;
 
-// A tile's size, and the stages that leave room for as many blocks on a multiprocessor as Layout::kBlocks says.
+// A tile's size, and stages that leave room for Layout::kBlocks blocks on a multiprocessor.
 struct Tile {
   int m, n, k, stages;
 };
@@ -37,7 +37,7 @@ constexpr auto kConfigs = [] {
   return configs;
 }();
 
-// What lies where in a block and its shared memory: barriers, stages, and memory to turn sums around.
+// What lies where in a block and its shared memory: barriers, stages, and a block of sums for each warp.
 template <int M, int N, int K>
 struct Layout {
   static constexpr int kWarpgroups = M == 64 ? 1 : 2;   // consumers
@@ -45,16 +45,17 @@ struct Layout {
   static constexpr int kConsumers = kWarpgroups * 128;
   static constexpr int kThreads = kConsumers + kLanes;
   static constexpr int kFragments = kGroups * N / 8;  // of 4 sums, for each thread
+  // On a multiprocessor at a time: as many as the registers allow.
   static constexpr int kBlocks = (kFragments > 8 ? 1 : 2) + (kWarpgroups == 1 ? 1 : 0);
 
   static constexpr int kSpan = 2 * K;  // bytes of a row of either factor
   static constexpr int kPixelBytes = M * kSpan;
   static constexpr int kStageBytes = kPixelBytes + N * kSpan;
-  static constexpr int kTurnBytes = kConsumers / kLanes * kSumsBlock * 4;
+  static constexpr int kSumsBytes = kConsumers / kLanes * kSumsBlock * 4;
   static constexpr int kAlignment = 1024;  // of a stage, for its swizzle
   // The barriers are in front of the first stage and need at most what aligning it takes.
   static constexpr int kBarrierBytes = 2 * kMaxStages * 8;
-  static constexpr int shared_bytes(int stages) { return kAlignment + stages * kStageBytes + kTurnBytes; }
+  static constexpr int shared_bytes(int stages) { return kAlignment + stages * kStageBytes + kSumsBytes; }
   static_assert(kBarrierBytes <= 128 && kStageBytes % kAlignment == 0);
 };
 
@@ -88,6 +89,7 @@ __device__ __forceinline__ void load_stages(const CUtensorMap& x, const CUtensor
   {
     const Work work = work_of(tiling, static_cast<int>(blockIdx.x), N);
     Step step(work.first, kernel, K);
+#pragma unroll 1
     for (; ahead < min(stages.count, work.last - work.first); ++ahead, step.advance(kernel, K))
       load_weights(ahead, work, step);
   }
@@ -95,9 +97,11 @@ __device__ __forceinline__ void load_stages(const CUtensorMap& x, const CUtensor
   let_successors_start();
 
   Turn turn;
+#pragma unroll 1
   for (int item = static_cast<int>(blockIdx.x); item < tiling.items; item += static_cast<int>(gridDim.x)) {
     const Work work = work_of(tiling, item, N);
     Step step(work.first, kernel, K);
+#pragma unroll 1
     for (int i = work.first; i < work.last; ++i, step.advance(kernel, K), turn.advance(stages.count)) {
       if (ahead > 0) {
         --ahead;
@@ -160,15 +164,16 @@ struct Arguments {
 // of the convolution, and it fills tails of channels. With stride 2 the copy takes every other pixel. So the kernel
 // has no address arithmetic, and no masks before its epilogue, where pixels and channels outside of y are dropped.
 //
-// One warp issues copies; one or two warpgroups of 128 threads multiply, each 64 or 128 of the pixels. The one that
-// copies needs a warp and no warpgroup because registers are not short (see kBlocks), so that there is nothing to move
-// with setmaxnreg. Blocks stay and take every so many-th work item: while one is in its epilogue, its next tile's
-// stages fill up, and the other blocks of the multiprocessor multiply. A split's shares meet in the workspace (see
-// add_shares); no block waits for another.
+// One warp issues copies; one or two warpgroups of 128 threads multiply, each 64 or 128 of the pixels. Nine warps
+// leave a thread 168 registers, 96 where two blocks share a multiprocessor, and every tile here keeps within that
+// without a spill: so what copies is a warp and no warpgroup, and there is nothing to move with setmaxnreg. (A tile of
+// 256 × 128 would need it.) Blocks stay and take every so many-th work item: while one is in its epilogue, its next
+// tile's stages fill up, and the other blocks of the multiprocessor multiply. A split's shares meet in the workspace
+// (see add_shares); no block waits for another.
 //
-// Floor: 2 · pixels · channels · taps · x.c operations over the tensor cores' rate at large batches. Every tap reads
-// x again, from L2: (M + N) · K · 2 bytes for each M · N · K products, which at 128 × 128 is 64 bytes in the time of
-// 4096 operations. At batch 1 the floor is a wave's latency: filling the pipeline and one tile's steps.
+// Floor: 2 · pixels · channels · taps · x.c operations over the tensor cores' rate at large batches. Every tap reads x
+// again, from L2, 2 · (M + N) bytes for 2 · M · N operations: a byte for 64 of them at 128 × 128, for 32 at 64 × 64.
+// At batch 1 the floor is a wave's latency: filling the pipeline, and one tile's steps.
 template <typename T, int M, int N, int K>
 __global__ void __launch_bounds__(Layout<M, N, K>::kThreads, Layout<M, N, K>::kBlocks)
     conv_sm90_kernel(const __grid_constant__ CUtensorMap x, const __grid_constant__ CUtensorMap weights,
@@ -212,12 +217,14 @@ __global__ void __launch_bounds__(Layout<M, N, K>::kThreads, Layout<M, N, K>::kB
     const Work work = work_of(tiling, item, N);
     float sums[L::kFragments][4] = {};
     multiply_stages<T, N, K>(stages, work, warp / 4, lane == 0, turn, sums);
-    if (tiling.split > 1 &&
-        !add_shares<L::kConsumers>(arguments.workspace + static_cast<std::size_t>(work.tile) * tiling.split * M * N,
-                                   arguments.tickets + work.tile, work.share, tiling.split, sums, any_consumer))
-      continue;
-      // 16 pixels × 32 channels at a time, always from the first registers: the loop is compiled once, not as often as
-      // there are registers.
+    if (tiling.split > 1) {
+      float* const shares = arguments.workspace + static_cast<std::size_t>(work.tile) * tiling.split * M * N;
+      if (!add_shares<L::kConsumers>(shares, arguments.tickets + work.tile, work.share, tiling.split, sums,
+                                     any_consumer))
+        continue;
+    }
+    // 16 pixels × 32 channels at a time, always from the first registers: so the loop is compiled once, and not as
+    // often as there are registers.
 #pragma unroll 1
     for (int part = 0; part < L::kFragments / 4; ++part) {
       const int group = part / (N / 32), channels = part % (N / 32) * 32;

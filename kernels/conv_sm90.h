@@ -7,7 +7,8 @@
 
 namespace damoyolo::kernels {
 
-// What is compiled, each with split 1.
+// What is compiled, each with split 1. Tiles in row-major order (columns 0) are for kernel 1 and stride 1 alone. The
+// machine code is made for 9.0a: launch it on no other device, and where CUDA_ARCHS named that.
 std::span<const ConvConfig> conv_sm90_configs();
 
 // Whether launch_conv_sm90 takes the convolution, its pointers aside, with this configuration.
