@@ -214,10 +214,13 @@ int audit(const AuditOptions& options, Console& console) {
   report.enough = report.target.met_by(report.before, report.exact_ap);
   if (!report.enough) {
     const auto nearness_with = [&](const std::vector<std::string>& keep) -> Nearness {
+      Nearness nearness{audit.head_error(keep), std::nullopt};
+      if (!pictures.truth) return nearness;
       DetectorOptions kept = options.detector;
       kept.keep_fp32.insert(kept.keep_fp32.end(), keep.begin(), keep.end());
       Detector detector(options.weights, kept);
-      return {audit.head_error(keep), pictures.truth ? ap_of(runner.run(detector, false)) : std::nullopt};
+      nearness.ap = ap_of(runner.run(detector, false));
+      return nearness;
     };
     audit.measure_effects(report.layers);
     report.keep = shortest_list(report.layers, [&](const std::vector<std::string>& keep) {
