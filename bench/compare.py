@@ -233,9 +233,9 @@ class Comparison:
             return None
 
     def measure(self, lanes, batch):
-        """Each lane gets its seconds, in rounds."""
+        """Each lane gets its seconds, in rounds, or fewer rounds where the time is used up."""
         for round_number in range(ROUNDS):
-            if round_number > 2 and self.left() < 0:
+            if round_number > 0 and self.left() < 0:
                 break
             for lane in list(lanes):
                 try:
@@ -252,7 +252,7 @@ class Comparison:
         for lane in lanes:
             try:
                 lane.facts.update(lane.worker.ask("memory", 60))
-                if lane.configuration[0] == "torch" and self.args.pictures:
+                if lane.configuration[0] == "torch" and self.args.pictures and self.left() > 0:
                     runs = min(END_TO_END_RUNS, max(3, lane.runs * ROUNDS // 2))
                     lane.end_to_end = lane.worker.ask(f"end_to_end {runs}", 120)["alone_ms"]
             except Failed as error:
@@ -358,11 +358,11 @@ def main():
     parser.add_argument("--batch", type=lambda text: [int(word) for word in text.split(",")], help="only these")
     parser.add_argument("--pictures", help="a folder of them, for PyTorch's end-to-end runs")
     parser.add_argument("--threads", type=int, default=len(os.sched_getaffinity(0)))
-    parser.add_argument("--seconds", type=float, help="that each configuration is timed for (GPU: 2, CPU: 10)")
+    parser.add_argument("--seconds", type=float, help="that each configuration is timed for (GPU: 2, CPU: 6)")
     parser.add_argument("--budget", type=float, default=3600, help="seconds that everything may take")
     parser.add_argument("--prepare", type=float, default=180, help="seconds a peer may take to its first result")
     args = parser.parse_args()
-    args.seconds = args.seconds or (2 if args.device == "cuda" else 10)
+    args.seconds = args.seconds or (2 if args.device == "cuda" else 6)
     folder = tempfile.mkdtemp(prefix="damoyolo-bench-")
     # So that workers are ended, too.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))

@@ -83,7 +83,7 @@ bench header 90 -w "$model" --batch 1 --seconds 1 --precision auto --mode reduce
 device=$("$python" -c 'import json, sys; print("cuda" if json.load(open(sys.argv[1]))["driver"] else "cpu")' \
   "$folder/header.json")
 on=(--device "$device")
-if [ "$device" = cuda ]; then precisions=fp32,bf16,fp16 late=90; else precisions=fp32,bf16 late=100; fi
+if [ "$device" = cuda ]; then precisions=fp32,bf16,fp16 late=90; else precisions=fp32,bf16 late=60; fi
 
 if [ ${#chosen[@]} -eq 0 ]; then
   late=$((budget > 3 * late ? late : budget / 3))

@@ -163,7 +163,7 @@ def test_plots_are_drawn_from_a_report():
             sys.argv = ["plot", str(path), "--out", folder]
             plot.main()
             names = sorted(file.name for file in pathlib.Path(folder).glob("*.svg"))
-            assert names == [f"example-{name}.svg" for name in ("accuracy", "s-latency", "s-layers", "s-throughput")]
+            assert names == [f"example-{name}.svg" for name in ("accuracy", "s-640x640-latency", "s-640x640-layers", "s-640x640-throughput")]
             for name in names:
                 root = xml.etree.ElementTree.parse(f"{folder}/{name}").getroot()
                 width, height = (float(root.get(side)) for side in ("width", "height"))
