@@ -29,6 +29,10 @@ bool same_size(const TensorView& a, const TensorView& b);  // n, h, w and c
 // Blocks of `threads` that cover `items`; throws when there are more than a grid can have.
 unsigned blocks_for(std::int64_t items, unsigned threads, const char* kernel);
 
+// Whether Stream::overlap may be set on the current device. The device must be able to, and the code that it was given
+// must have been compiled for it: what was compiled for an older one does not wait by itself.
+bool can_overlap();
+
 struct LaunchShape {
   dim3 grid, block;
   std::size_t shared_bytes = 0;  // dynamic

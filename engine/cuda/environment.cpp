@@ -11,6 +11,7 @@
 #include "engine/cuda/library.h"
 #include "engine/cuda/own_convolution.h"
 #include "engine/cuda/plan_cache.h"
+#include "kernels/launch.h"
 
 namespace damoyolo::cuda {
 
@@ -55,7 +56,7 @@ Environment open_environment(int device, KernelSource source) {
   environment.libraries = fmt::format("driver {}, CUDA {}, {}, kernels {}", gpu.driver, gpu.runtime,
                                       fmt::join(libraries->report, ", "), name_of(source));
   environment.cache_folder = plan_cache_folder();
-  environment.overlap = gpu.major >= 9;
+  environment.overlap = kernels::can_overlap();
   // Compute capability 7.5 has less shared memory to sort in.
   if (gpu.major < 8) environment.max_candidates = kernels::kMaxCandidates / 2;
   return environment;
