@@ -12,6 +12,7 @@
 #include "tests/compare.h"
 #include "tests/golden_checkpoint.h"
 #include "tests/golden_generator.h"
+#include "tests/layer_errors.h"
 #include "tests/skip.h"
 #include "tests/temporary_folder.h"
 #include "weights/import.h"
@@ -79,6 +80,31 @@ struct Golden {
   SafetensorsFile file;
 };
 
+// Each convolution of some variants by itself, so that errors of the layers before it do not count.
+void check_layers(const DetectorOptions& options, double bound) {
+  constexpr int kSide = 64;
+  const std::vector<std::uint8_t> images = golden_bytes("input", std::size_t{kSide} * kSide * 3);
+  for (const char* variant : {"Ns", "T", "S"}) {
+    CAPTURE(variant);
+    CAPTURE(name_of(options.precision));
+    CAPTURE(name_of(options.kernels));
+    const Golden golden(released_variant(variant));
+    Detector detector(golden.weights(), options);
+    const WeightsFile& weights = detector.weights();
+    Graph graph = build_model(weights.model(), 1, kSide, kSide).graph;
+    optimize(graph);
+    const auto probe = detector.probe(graph);
+    probe->run(images);
+    const auto errors = layer_errors(
+        graph, [&](std::string_view name) -> const TensorView& { return weights.tensor(name); },
+        [&](ValueId value) { return probe->read(value); });
+    for (const auto& [name, error] : errors) {
+      CAPTURE(name);
+      CHECK(error < bound);
+    }
+  }
+}
+
 }  // namespace
 
 TEST_CASE("fp32 scores, boxes and features of all variants are those of the PyTorch model") {
@@ -140,4 +166,16 @@ TEST_CASE("gpu: fp32 scores and boxes of all variants are those of the PyTorch m
     const RawOutput output = detector.forward(images, kBatch, kHeight, kWidth);
     golden.check(output.scores, output.boxes);
   }
+}
+
+TEST_CASE("every convolution is near fp32 on the same inputs") {
+  check_layers(DetectorOptions{.device = "cpu", .precision = Precision::Fp32}, 1e-5);
+  if (describe_cpu().bf16) check_layers(DetectorOptions{.device = "cpu", .precision = Precision::Bf16}, 1e-2);
+}
+
+TEST_CASE("gpu: every convolution in bf16 and fp16 is near fp32 on the same inputs") {
+  SKIP_WITHOUT_GPU("runs layers on it");
+  for (const Precision precision : {Precision::Bf16, Precision::Fp16})
+    for (const KernelSource kernels : {KernelSource::Auto, KernelSource::Own})
+      check_layers(DetectorOptions{.device = "cuda", .precision = precision, .kernels = kernels}, 1e-2);
 }
