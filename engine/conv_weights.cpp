@@ -3,6 +3,7 @@
 #include <cstddef>
 
 #include "engine/core/error.h"
+#include "engine/core/rounding.h"
 
 namespace damoyolo {
 
@@ -34,6 +35,13 @@ ConvWeights gather_weights(const Node& node, const TensorLookup& lookup) {
     result.bias.insert(result.bias.end(), values.begin(), values.end());
   }
   return result;
+}
+
+ConvWeights gather_weights(const Graph& graph, const Node& node, const TensorLookup& lookup, DType type) {
+  ConvWeights weights = gather_weights(node, lookup);
+  if (type == DType::BF16 && reads_pixels(graph, node))
+    round_keeping_sums(weights.weight, weights.weight.size() / weights.bias.size());
+  return weights;
 }
 
 }  // namespace damoyolo

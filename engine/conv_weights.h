@@ -22,4 +22,8 @@ struct ConvWeights {
 // whose shape is not what the node needs.
 ConvWeights gather_weights(const Node& node, const TensorLookup& lookup);
 
+// The same for a network that stores them in `type`: in bf16, those of a node that reads pixels come rounded, see
+// round_keeping_sums().
+ConvWeights gather_weights(const Graph& graph, const Node& node, const TensorLookup& lookup, DType type);
+
 }  // namespace damoyolo

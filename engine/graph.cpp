@@ -139,6 +139,14 @@ std::vector<ValueId> operands(const Node& node) {
   return ids;
 }
 
+bool reads_pixels(const Graph& graph, const Node& node) {
+  if (node.inputs.empty()) return false;
+  const auto writer = std::ranges::find(graph.nodes, node.inputs[0], &Node::output);
+  if (writer == graph.nodes.end()) return false;
+  const bool passes_on = writer->op == Op::SpaceToDepth || writer->op == Op::Convert;
+  return writer->op == Op::Cast || (passes_on && reads_pixels(graph, *writer));
+}
+
 void validate(const Graph& graph) {
   for (const Value& value : graph.values) {
     const Shape& buffer = graph.buffer(value.buffer).shape;

@@ -108,6 +108,9 @@ ValueId add_value(Graph& graph, std::string name, Shape shape, Content content =
 // Inputs and residual of a node, in that order.
 std::vector<ValueId> operands(const Node& node);
 
+// Whether a node's first input is pixels as Cast gives them, rearranged or converted since or not.
+bool reads_pixels(const Graph& graph, const Node& node);
+
 // Throws Error at the first broken rule: shapes that do not follow from the operation, a value read before it is
 // written, a view outside its buffer, channels of weights that do not add up. Passes are tested with it.
 void validate(const Graph& graph);

@@ -11,6 +11,7 @@
 #include <tuple>
 
 #include "engine/core/error.h"
+#include "engine/core/rounding.h"
 #include "engine/model/build.h"
 #include "weights/fold.h"
 #include "weights/listing.h"
@@ -144,8 +145,12 @@ ImportReport import_checkpoint(const std::string& in, const std::string& out, co
   check_bins(tensors, model, in);
 
   Output output;
-  for (const ConvSource& source : build_model(model, 1, 64, 64).sources) {
-    const FoldedConv conv = fold(source, tensors);
+  const BuiltModel built = build_model(model, 1, 64, 64);
+  for (const ConvSource& source : built.sources) {
+    FoldedConv conv = fold(source, tensors);
+    if (options.dtype == DType::BF16 &&
+        reads_pixels(built.graph, *std::ranges::find(built.graph.nodes, source.node, &Node::name)))
+      round_keeping_sums(conv.weight, conv.weight.size() / conv.bias.size());
     output.add(source.node + ".weight", {source.out, source.in_per_group, source.kernel, source.kernel}, conv.weight,
                options.dtype);
     output.add(source.node + ".bias", {source.out}, conv.bias, DType::F32);

@@ -66,7 +66,8 @@ struct Network::State {
                            .accumulate = step.accumulate,
                            .in_type = source.dtype,
                            .out_type = target.dtype};
-    convolutions[position] = std::make_unique<Convolution>(engine, shape, gather_weights(node, lookup));
+    convolutions[position] =
+        std::make_unique<Convolution>(engine, shape, gather_weights(graph, node, lookup, source.dtype));
     const auto scratchpad = static_cast<std::int64_t>(convolutions[position]->scratchpad_bytes());
     if (scratchpad > 0) add_scratchpad(plan, position, scratchpad);
   }

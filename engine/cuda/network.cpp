@@ -192,8 +192,9 @@ ConvPointers Network::pointers_of(const Step& step) const {
 
 ConvWeights Network::weights_of(const Step& step, const TensorLookup& lookup) const {
   const Node& node = graph_.nodes[static_cast<std::size_t>(step.node)];
-  return with_input_channels(gather_weights(node, lookup), graph_.value(node.inputs[0]).shape.c / node.groups,
-                             step.in.shape.c / node.groups, node.kernel * node.kernel);
+  return with_input_channels(gather_weights(graph_, node, lookup, step.in.type),
+                             graph_.value(node.inputs[0]).shape.c / node.groups, step.in.shape.c / node.groups,
+                             node.kernel * node.kernel);
 }
 
 kernels::TensorView Network::tensor(const View& view) const {
