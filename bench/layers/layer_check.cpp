@@ -36,7 +36,7 @@ float element(const std::vector<std::byte>& tensor, std::int64_t index, DType ty
 }
 
 Owned<std::byte> on_device(Runtime& runtime, StreamHandle stream, const std::vector<std::byte>& bytes) {
-  Owned<std::byte> memory = device_memory(runtime, std::max<std::size_t>(bytes.size(), 1));
+  Owned<std::byte> memory = device_memory(runtime, bytes.size());
   runtime.copy(memory.get(), bytes.data(), bytes.size(), stream);
   runtime.synchronize(stream);
   return memory;
@@ -90,7 +90,7 @@ LayerCheck::LayerCheck(Runtime& runtime, StreamHandle stream, const ConvProblem&
   for (const int pixel : pixels_) expected_.push_back(reference(pixel));
 
   device_in_ = on_device(runtime, stream, in_);
-  device_residual_ = on_device(runtime, stream, residual_);
+  if (!residual_.empty()) device_residual_ = on_device(runtime, stream, residual_);
   device_out_ = device_memory(runtime, out_bytes_);
 }
 
