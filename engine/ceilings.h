@@ -8,7 +8,8 @@ namespace damoyolo {
 // 0: not measured, or the device has none.
 struct Ceilings {
   double copy_bytes_per_second = 0;  // a copy larger than any cache; bytes read and bytes written together
-  // Operations per second (two for each multiply-add) of a large matrix product, by the precision of its inputs.
+  // Operations per second (two for each multiply-add) of a large matrix product, by the precision of its inputs; on a
+  // CPU, of the fastest of a few large convolutions.
   double fp32_flops = 0, tf32_flops = 0, bf16_flops = 0, fp16_flops = 0;
 };
 

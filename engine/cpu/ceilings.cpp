@@ -47,21 +47,34 @@ double copy_bytes_per_second() {
   return 2 * static_cast<double>(kBytes) / seconds;
 }
 
-// A matrix product as the network has them: a convolution of 1×1.
-double product_flops(DType type) {
-  constexpr int kSize = 1024, kPixels = 2048;
-  const ConvolutionShape shape{
-      .in = {1, kPixels / 32, 32, kSize}, .out = {1, kPixels / 32, 32, kSize}, .in_type = type, .out_type = type};
+double flops_per_second(const ConvolutionShape& shape) {
+  const auto taps = static_cast<std::size_t>(shape.kernel * shape.kernel * shape.in.c);
   const dnnl::engine engine(dnnl::engine::kind::cpu, 0);
   dnnl::stream stream(engine);
-  const ConvWeights weights{std::vector<float>(std::size_t{kSize} * kSize, 0.01f), std::vector<float>(kSize)};
+  const ConvWeights weights{std::vector<float>(taps * static_cast<std::size_t>(shape.out.c), 0.01f),
+                            std::vector<float>(static_cast<std::size_t>(shape.out.c))};
   Convolution product(engine, shape, weights);
   // All ones in bf16, and nearly so in fp32.
-  std::vector<std::uint16_t> from(std::size_t{2} * kPixels * kSize, 0x3f80), to(from.size());
+  const auto elements = static_cast<std::size_t>(std::max(shape.in.elements(), shape.out.elements()));
+  std::vector<std::uint16_t> from(2 * elements, 0x3f80), to(2 * elements);
   std::vector<std::byte> scratchpad(product.scratchpad_bytes());
   product.bind(engine, from.data(), to.data(), scratchpad.data());
   const double seconds = least_seconds([&] { product.run(stream); });
-  return 2.0 * kPixels * kSize * kSize / seconds;
+  return 2 * static_cast<double>(taps) * static_cast<double>(shape.out.elements()) / seconds;
+}
+
+// By the best of convolutions large enough for it: which one it is depends on caches and on what oneDNN has for them.
+double product_flops(DType type) {
+  constexpr struct {
+    int kernel, size, channels;
+  } kShapes[] = {{1, 48, 1024}, {1, 80, 256}, {3, 40, 256}, {3, 80, 128}};
+  double best = 0;
+  for (const auto& [kernel, size, channels] : kShapes) {
+    const Shape map{1, size, size, channels};
+    best =
+        std::max(best, flops_per_second({.in = map, .out = map, .kernel = kernel, .in_type = type, .out_type = type}));
+  }
+  return best;
 }
 
 }  // namespace
