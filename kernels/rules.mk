@@ -152,7 +152,7 @@ gpu-check:
 	  $(if $(shell command -v compute-sanitizer),$(foreach tool,memcheck racecheck, \
 	    'compute-sanitizer --tool $(tool) --error-exitcode 9 $(BUILD)/kernel_tests_gpu'))
 
-# $(BUILD)/gpu.tar.gz: unpacked in build/ there, it makes "make gpu-check BUILD=build/gpu" run.
+# $(BUILD)/gpu.tar.xz: unpacked in build/ there, it makes "make gpu-check BUILD=build/gpu" run.
 .PHONY: gpu-bundle
 gpu-bundle: gpu-programs
 	rm -rf $(BUILD)/gpu
@@ -160,7 +160,7 @@ gpu-bundle: gpu-programs
 	for program in $(GPU_PROGRAMS); do strip -o $(BUILD)/gpu/$${program##*/} $$program; done
 	ldd $(GPU_PROGRAMS) | awk '$$1 ~ /^lib(dnnl|fmt|gomp|OpenCL|stdc)/ {print $$3}' | sort -u | \
 	  xargs cp -t $(BUILD)/gpu/lib
-	tar -C $(BUILD) -czf $(BUILD)/gpu.tar.gz gpu
+	tar -C $(BUILD) -c gpu | xz -T0 -3 > $(BUILD)/gpu.tar.xz
 
 .PHONY: kernels
 kernels: $(KERNEL_OBJECTS)
