@@ -1,3 +1,5 @@
+#include <algorithm>
+
 #include "kernels/epilogue.cuh"
 #include "kernels/epilogue.h"
 #include "kernels/ptx.cuh"
@@ -8,12 +10,16 @@ namespace {
 constexpr char kName[] = "epilogue";
 constexpr unsigned kThreads = 256;
 
-// NHWC to NHWC. A thread takes one group of channels (16 bytes of In) of one pixel; neighbours take the next group,
-// so that a warp reads and writes whole cache lines. Floor: x, residual and y once each over memory bandwidth.
+// The channels of one thread: 16 bytes of the narrower type.
+template <typename In, typename Out>
+constexpr int kChannelsOf = std::max(kGroup<In>, kGroup<Out>);
+
+// NHWC to NHWC. A thread takes one group of channels of one pixel; neighbours take the next group, so that a warp
+// reads and writes whole cache lines. Floor: x, residual and y once each over memory bandwidth.
 template <typename In, typename Out>
 __global__ void __launch_bounds__(kThreads)
     epilogue_kernel(Slice<In> x, Slice<Out> y, EpilogueArguments<In> epilogue, int items) {
-  constexpr int kChannels = kGroup<In>;
+  constexpr int kChannels = kChannelsOf<In, Out>;
   wait_for_predecessors();
   let_successors_start();
   const int item = static_cast<int>(blockIdx.x * kThreads + threadIdx.x);
@@ -32,7 +38,8 @@ __global__ void __launch_bounds__(kThreads)
 
 template <typename In, typename Out>
 void run(const TensorView& x, const TensorView& y, const Epilogue& epilogue, Stream stream) {
-  const std::int64_t items = std::int64_t{y.n} * y.h * y.w * ((y.c + kGroup<In> - 1) / kGroup<In>);
+  constexpr int kChannels = kChannelsOf<In, Out>;
+  const std::int64_t items = std::int64_t{y.n} * y.h * y.w * ((y.c + kChannels - 1) / kChannels);
   launch(kName, epilogue_kernel<In, Out>, {blocks_for(items, kThreads, kName), kThreads}, stream, slice<In>(x),
          slice<Out>(y), epilogue_arguments<In>(epilogue, y, x.type, kName), static_cast<int>(items));
 }
@@ -43,13 +50,18 @@ void launch_epilogue(const TensorView& x, const TensorView& y, const Epilogue& e
   require_view(x, kName);
   require_view(y, kName);
   require(same_size(x, y), kName, "input and output of the same size");
-  require(y.type == x.type || y.type == DType::F32, kName, "an output of the input's type or F32");
-  with_storage_type(x.type, kName, [&](auto element) {
-    using T = decltype(element);
+  require(y.type == x.type || x.type == DType::F32 || y.type == DType::F32, kName,
+          "input and output of one type, or one of them F32");
+  with_storage_type(x.type, kName, [&](auto in) {
+    using In = decltype(in);
     if (y.type == x.type)
-      run<T, T>(x, y, epilogue, stream);
+      run<In, In>(x, y, epilogue, stream);
+    else if (y.type == DType::F32)
+      run<In, float>(x, y, epilogue, stream);
+    else if (y.type == DType::F16)
+      run<float, __half>(x, y, epilogue, stream);
     else
-      run<T, float>(x, y, epilogue, stream);
+      run<float, __nv_bfloat16>(x, y, epilogue, stream);
   });
 }
 

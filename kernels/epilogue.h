@@ -1,4 +1,4 @@
-// What follows a convolution's sum, for results of libraries that could not do it themselves.
+// What follows a convolution's sum, for results of libraries that could not do it themselves; and conversions.
 #pragma once
 
 #include "engine/core/activation.h"
@@ -14,8 +14,8 @@ struct Epilogue {
   bool residual_first = true;
 };
 
-// y has the size of x. x's type equals y's, or y is F32, as the head wants it; a residual has x's type. x and y, or
-// y and a residual of y's size, may be the same memory.
+// y has the size of x. x and y have one type, or one of them is F32; a residual has x's type. Rounds to nearest even.
+// Those of one type may be the same memory: x and y, y and a residual of y's size. With an empty epilogue: y = x.
 void launch_epilogue(const TensorView& x, const TensorView& y, const Epilogue& epilogue, Stream stream);
 
 }  // namespace damoyolo::kernels

@@ -3,32 +3,25 @@
 #include <algorithm>
 #include <cstddef>
 #include <cstdint>
-#include <limits>
 #include <random>
 #include <vector>
 
 #include "engine/cuda/conv_timing.h"
+#include "engine/cuda/timing.h"
 #include "engine/profile.h"
 
 namespace damoyolo::cuda {
 namespace {
 
 double copy_bytes_per_second(Runtime& runtime, StreamHandle stream, std::size_t bytes) {
-  constexpr int kCopies = 10;
+  constexpr std::size_t kCopies = 10;
   const Owned<std::byte> from = device_memory(runtime, bytes), to = device_memory(runtime, bytes);
-  const Owned<CUevent_st> begin = make_event(runtime, true), end = make_event(runtime, true);
   const std::vector<std::uint8_t> pattern = noise(std::min(bytes, std::size_t{16} << 20));
   for (std::size_t at = 0; at < bytes; at += pattern.size())
     runtime.copy(from.get() + at, pattern.data(), std::min(pattern.size(), bytes - at), stream);
-  double least = std::numeric_limits<double>::infinity();
-  for (int i = 0; i < kCopies; ++i) {
-    runtime.record(begin.get(), stream);
-    runtime.copy(to.get(), from.get(), bytes, stream);
-    runtime.record(end.get(), stream);
-    runtime.synchronize(end.get());
-    least = std::min(least, runtime.seconds_between(begin.get(), end.get()));
-  }
-  return 2 * static_cast<double>(bytes) / least;
+  const double seconds =
+      least_seconds(runtime, stream, kCopies, [&](std::size_t) { runtime.copy(to.get(), from.get(), bytes, stream); });
+  return 2 * static_cast<double>(bytes) / seconds;
 }
 
 // A matrix product as the network has them: a convolution of 1×1, by the fastest kernel there is for it.

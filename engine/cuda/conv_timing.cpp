@@ -8,6 +8,7 @@
 #include <utility>
 
 #include "engine/core/error.h"
+#include "engine/cuda/timing.h"
 
 namespace damoyolo::cuda {
 namespace {
@@ -70,41 +71,14 @@ class Tensors {
   Owned<std::byte> inputs_, outputs_;
 };
 
-class Stopwatch {
- public:
-  Stopwatch(Runtime& runtime, StreamHandle stream)
-      : runtime_(runtime), stream_(stream), begin_(make_event(runtime, true)), end_(make_event(runtime, true)) {}
-
-  // Seconds of one run.
-  double measure(ConvKernel& kernel, const Tensors& tensors, bool overlap) {
-    constexpr std::size_t kRounds = 3, kRuns = 10;
-    const Owned<std::byte> workspace = device_memory(runtime_, std::max<std::size_t>(kernel.workspace_bytes(), 1));
-    const std::size_t runs = std::max(kRuns, tensors.sets());
-    const auto enqueue = [&](std::size_t count) {
-      for (std::size_t run = 0; run < count; ++run)
-        kernel.run(tensors.set(run % tensors.sets(), workspace.get()), {stream_, overlap});
-    };
-    // Kernels and libraries load what they need when they first run, which a capture would not allow.
-    enqueue(1);
-    runtime_.synchronize(stream_);
-    const Owned<CUgraphExec_st> captured = capture_graph(runtime_, stream_, [&] { enqueue(runs); });
-    runtime_.launch(captured.get(), stream_);
-    double least = std::numeric_limits<double>::infinity();
-    for (std::size_t round = 0; round < kRounds; ++round) {
-      runtime_.record(begin_.get(), stream_);
-      runtime_.launch(captured.get(), stream_);
-      runtime_.record(end_.get(), stream_);
-      runtime_.synchronize(end_.get());
-      least = std::min(least, runtime_.seconds_between(begin_.get(), end_.get()) / static_cast<double>(runs));
-    }
-    return least;
-  }
-
- private:
-  Runtime& runtime_;
-  StreamHandle stream_;
-  Owned<CUevent_st> begin_, end_;
-};
+// Of one run.
+double seconds_of(Runtime& runtime, StreamHandle stream, ConvKernel& kernel, const Tensors& tensors, bool overlap) {
+  constexpr std::size_t kRuns = 10;
+  const Owned<std::byte> workspace = device_memory(runtime, std::max<std::size_t>(kernel.workspace_bytes(), 1));
+  return least_seconds(runtime, stream, std::max(kRuns, tensors.sets()), [&](std::size_t run) {
+    kernel.run(tensors.set(run % tensors.sets(), workspace.get()), {stream, overlap});
+  });
+}
 
 }  // namespace
 
@@ -112,7 +86,6 @@ std::vector<CandidateTime> time_candidates(Runtime& runtime, StreamHandle stream
                                            const std::vector<ConvCandidate>& candidates, const ConvWeights& weights,
                                            const TimingOptions& options, std::unique_ptr<ConvKernel>* fastest) {
   const Tensors tensors(runtime, stream, problem, options.rotated_bytes);
-  Stopwatch stopwatch(runtime, stream);
   std::vector<CandidateTime> times;
   double least = std::numeric_limits<double>::infinity();
   for (const ConvCandidate& candidate : candidates) {
@@ -124,7 +97,7 @@ std::vector<CandidateTime> time_candidates(Runtime& runtime, StreamHandle stream
     try {
       std::unique_ptr<ConvKernel> kernel = candidate.make(weights);
       options.check(*kernel);
-      time.seconds = stopwatch.measure(*kernel, tensors, options.overlap);
+      time.seconds = seconds_of(runtime, stream, *kernel, tensors, options.overlap);
       if (fastest == nullptr || time.seconds >= least) continue;
       least = time.seconds;
       *fastest = std::move(kernel);

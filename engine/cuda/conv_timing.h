@@ -19,8 +19,8 @@ struct CandidateTime {
   std::string error;   // why it was not; empty when it was
 };
 
-// Runs follow each other on one stream, as in a network, and are captured as one graph, so that no launch from the
-// host stands between them. Weights, as in a network that fits, are in the second-level cache where they fit.
+// Runs follow each other as in a network, see least_seconds(). Weights, as in a network that fits, are in the
+// second-level cache where they fit.
 struct TimingOptions {
   // 0: every run has the same tensors, which then lie in the cache as far as they fit, like those that the step before
   // has just written. Otherwise runs take turns on as many sets of tensors as have this many bytes together: with

@@ -3,15 +3,15 @@
 #include <fmt/format.h>
 
 #include <algorithm>
-#include <limits>
 #include <utility>
 
 #include "engine/core/error.h"
 #include "engine/cuda/conv_problem.h"
 #include "engine/cuda/conv_timing.h"
 #include "engine/cuda/schedule.h"
+#include "engine/cuda/timing.h"
 #include "engine/detection.h"
-#include "kernels/convert.h"
+#include "kernels/epilogue.h"
 #include "kernels/head_decode.h"
 #include "kernels/nms.h"
 #include "kernels/preprocess.h"
@@ -145,7 +145,7 @@ void Network::enqueue_step(std::size_t position, kernels::Stream stream) {
     case StepKind::Upsample:
       kernels::launch_upsample(tensor(step.in), {}, tensor(step.out), Activation::None, stream);
       break;
-    case StepKind::Convert: kernels::launch_convert(tensor(step.in), tensor(step.out), stream); break;
+    case StepKind::Convert: kernels::launch_epilogue(tensor(step.in), tensor(step.out), {}, stream); break;
     case StepKind::Finish: enqueue_results(step, stream); break;
   }
 }
@@ -250,33 +250,14 @@ StepTime Network::describe(std::size_t position) const {
   return result;
 }
 
-double Network::seconds_of(int repetitions, std::size_t position) {
-  constexpr int kRounds = 3;
-  const StreamHandle stream = streams_[0];
-  enqueue_step(position, {stream});  // loads what a capture would not
-  runtime_.synchronize(stream);
-  const auto graph = capture_graph(runtime_, stream, [&] {
-    for (int i = 0; i < repetitions; ++i) enqueue_step(position, {stream});
-  });
-  const auto begin = make_event(runtime_, true), end = make_event(runtime_, true);
-  double least = std::numeric_limits<double>::infinity();
-  for (int round = 0; round < kRounds; ++round) {
-    runtime_.record(begin.get(), stream);
-    runtime_.launch(graph.get(), stream);
-    runtime_.record(end.get(), stream);
-    runtime_.synchronize(end.get());
-    least = std::min(least, runtime_.seconds_between(begin.get(), end.get()) / repetitions);
-  }
-  return least;
-}
-
 std::vector<StepTime> Network::profile(int repetitions, const TensorLookup& lookup,
                                        const CandidateSource& candidates) {
   std::vector<StepTime> times;
   for (std::size_t i = 0; i < plan_.steps.size(); ++i) {
     const Step& step = plan_.steps[i];
     StepTime time = describe(i);
-    time.seconds = seconds_of(repetitions, i);
+    time.seconds = least_seconds(runtime_, streams_[0], static_cast<std::size_t>(repetitions),
+                                 [&](std::size_t) { enqueue_step(i, {streams_[0]}); });
     if (step.kind == StepKind::Conv && candidates) {
       const ConvProblem problem = conv_problem(graph_, step, options_.allow_tf32);
       for (const CandidateTime& candidate :

@@ -94,7 +94,6 @@ class Network {
   ConvWeights weights_of(const Step& step, const TensorLookup& lookup) const;
   std::string kernel_name(std::size_t position) const;
   StepTime describe(std::size_t position) const;  // all but the time
-  double seconds_of(int repetitions, std::size_t position);
   kernels::TensorView tensor(const View& view) const;
 
   Runtime& runtime_;

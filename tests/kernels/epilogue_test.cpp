@@ -1,5 +1,7 @@
 #include "kernels/epilogue.h"
 
+#include <limits>
+
 #include "tests/kernels/device_tensor.h"
 
 namespace damoyolo::kernels {
@@ -58,7 +60,33 @@ KERNEL_TEST_CASE("epilogue adds bias and residual, activates and casts") {
         for (const Placement residual_place : kPlacements) {
           compare(test, type, type, place, residual_place);
           compare(test, type, DType::F32, place, residual_place);
+          compare(test, DType::F32, type, place, residual_place);
         }
+}
+
+KERNEL_TEST_CASE("an empty epilogue converts: widening is exact, narrowing rounds to nearest") {
+  const auto converts = [](Size size, DType from, DType to, Placement place) {
+    const DeviceTensor x(from, size, place, 1), y(to, size, {place.after, place.before}, 2);
+    launch_epilogue(x.view(), y.view(), {}, {});
+    CHECK(y.values() == decode(encode(x.initial(), to), to));
+    CHECK(y.others_untouched());
+  };
+  for (const Size size : {Size{1, 1, 1, 1}, Size{2, 3, 5, 24}, Size{3, 2, 3, 11}, Size{1, 5, 7, 100}})
+    for (const DType type : {DType::F16, DType::BF16})
+      for (const Placement place : kPlacements) {
+        converts(size, type, DType::F32, place);
+        converts(size, DType::F32, type, place);
+      }
+}
+
+KERNEL_TEST_CASE("converting keeps what is no ordinary number") {
+  const float infinity = std::numeric_limits<float>::infinity();
+  const std::vector<float> values{0.f, -0.f, infinity, -infinity, 1e-40f, 1e30f, -65519.f, 65520.f};
+  for (const DType type : {DType::F16, DType::BF16}) {
+    const DeviceTensor x(DType::F32, {1, 1, 1, 8}, {}, values), y(type, {1, 1, 1, 8}, {}, 1);
+    launch_epilogue(x.view(), y.view(), {}, {});
+    CHECK(y.values() == decode(encode(values, type), type));
+  }
 }
 
 KERNEL_TEST_CASE("epilogue works in place") {
@@ -76,7 +104,7 @@ KERNEL_TEST_CASE("epilogue refuses sizes and types that do not fit") {
   CHECK_THROWS_WITH(launch_epilogue(x.view(), wide.view(), {}, {}),
                     "kernel epilogue expects input and output of the same size");
   CHECK_THROWS_WITH(launch_epilogue(x.view(), half.view(), {}, {}),
-                    "kernel epilogue expects an output of the input's type or F32");
+                    "kernel epilogue expects input and output of one type, or one of them F32");
   TensorView outside = x.view();
   outside.channel_offset = 1;
   CHECK_THROWS_WITH(launch_epilogue(outside, x.view(), {}, {}),
