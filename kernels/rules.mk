@@ -44,7 +44,7 @@ CUDA_SOURCES        := $(wildcard engine/cuda/*.cpp)
 # What the shim can stand in for: all but what talks to the real runtime and libraries.
 SIMT_CUDA_SOURCES   := $(patsubst %,engine/cuda/%.cpp,backend ceilings conv_heuristics conv_packing conv_problem \
                          conv_split conv_timing device_traits kernel_choice network own_convolution plan plan_cache \
-                         schedule uploaded) $(wildcard bench/layers/*.cpp)
+                         schedule timing uploaded) $(wildcard bench/layers/*.cpp)
 KERNEL_TEST_SOURCES := $(wildcard tests/kernels/*.cpp) tests/main.cpp
 # What the CPU does is the reference.
 REFERENCE_SOURCES   := engine/core/dtype.cpp engine/decode.cpp engine/nms.cpp engine/cpu/resize.cpp
