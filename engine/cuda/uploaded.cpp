@@ -2,6 +2,7 @@
 
 #include <cuda_runtime_api.h>
 
+#include <algorithm>
 #include <functional>
 #include <map>
 #include <mutex>
@@ -14,8 +15,7 @@
 namespace damoyolo::cuda {
 namespace {
 
-// Device, size and a hash of 64 bits: the chance that two of a model's few hundred tensors are taken for each other is
-// below 10⁻¹⁴.
+// Device, size and a hash. Bytes that have all three in common are compared.
 using Key = std::tuple<int, std::size_t, std::size_t>;
 
 void check(cudaError_t status, std::size_t bytes) {
@@ -36,9 +36,18 @@ std::shared_ptr<void> copy_to_device(std::span<const std::byte> bytes) {
   return owned;
 }
 
+// Read back: a copy on the host would take as much memory again.
+bool are_on_device(std::span<const std::byte> bytes, const void* memory) {
+  std::vector<std::byte> copy(bytes.size());
+  const cudaError_t status = cudaMemcpy(copy.data(), memory, copy.size(), cudaMemcpyDeviceToHost);
+  if (status != cudaSuccess)
+    throw Error("{} bytes of weights were not read back from the device: {}", copy.size(), cudaGetErrorString(status));
+  return std::ranges::equal(copy, bytes);
+}
+
 struct Store {
   std::mutex mutex;
-  std::map<Key, std::weak_ptr<const void>> held;  // and what was held once
+  std::multimap<Key, std::weak_ptr<const void>> held;  // and what was held once
 };
 
 Store& store() {
@@ -55,11 +64,14 @@ Uploaded::Uploaded(std::span<const std::byte> bytes) {
   auto& [mutex, held] = store();
   const std::scoped_lock lock(mutex);
   std::erase_if(held, [](const auto& entry) { return entry.second.expired(); });
-  std::weak_ptr<const void>& known = held[{device, bytes.size(), std::hash<std::string_view>()(text)}];
-  memory_ = known.lock();
-  if (memory_ != nullptr) return;
+  const Key key{device, bytes.size(), std::hash<std::string_view>()(text)};
+  const auto [first, last] = held.equal_range(key);
+  for (auto known = first; known != last; ++known) {
+    memory_ = known->second.lock();
+    if (memory_ != nullptr && are_on_device(bytes, memory_.get())) return;
+  }
   memory_ = copy_to_device(bytes);
-  known = memory_;
+  held.emplace(key, memory_);
 }
 
 std::size_t uploaded_bytes() {

@@ -5,8 +5,11 @@
 
 #include <cstdint>
 #include <cstring>
+#include <functional>
 #include <future>
 #include <optional>
+#include <string_view>
+#include <utility>
 #include <vector>
 
 using namespace damoyolo::cuda;
@@ -17,6 +20,29 @@ std::vector<std::byte> bytes(std::size_t count, int first) {
   std::vector<std::byte> result(count, std::byte{7});
   result.front() = static_cast<std::byte>(first);
   return result;
+}
+
+std::size_t hash_of(const std::vector<std::byte>& bytes) {
+  return std::hash<std::string_view>()({reinterpret_cast<const char*>(bytes.data()), bytes.size()});
+}
+
+// Two times two words that std::hash takes for each other. libstdc++ computes hash = (hash ^ mix(word)) * kMultiplier
+// word by word, with a mix that can be undone: what the highest bit of the first word's mix changes is not changed by
+// an odd product, and the highest bit of the second's takes it back.
+std::pair<std::vector<std::byte>, std::vector<std::byte>> colliding_bytes() {
+  constexpr std::uint64_t kMultiplier = 0xc6a4a7935bd1e995, kTop = std::uint64_t{1} << 63;
+  std::uint64_t inverse = kMultiplier;  // mod 2^64, by Newton's iteration
+  for (int i = 0; i < 6; ++i) inverse *= 2 - kMultiplier * inverse;
+  const auto fold = [](std::uint64_t value) { return value ^ (value >> 47); };  // its own inverse
+  const auto mix = [&](std::uint64_t word) { return fold(word * kMultiplier) * kMultiplier; };
+  const auto unmix = [&](std::uint64_t mixed) { return fold(mixed * inverse) * inverse; };
+  const std::uint64_t words[2] = {1, 2}, others[2] = {unmix(mix(1) ^ kTop), unmix(mix(2) ^ kTop)};
+  const auto bytes_of = [](const std::uint64_t(&from)[2]) {
+    std::vector<std::byte> result(sizeof from);
+    std::memcpy(result.data(), from, sizeof from);
+    return result;
+  };
+  return {bytes_of(words), bytes_of(others)};
 }
 
 }  // namespace
@@ -43,6 +69,17 @@ TEST_CASE("cuda uploaded: the same bytes are on the device once, as long as some
   const Uploaded once_more(bytes(1000, 1));
   CHECK(std::memcmp(once_more.data(), bytes(1000, 1).data(), 1000) == 0);
   CHECK(uploaded_bytes() == before + 2999);
+}
+
+TEST_CASE("cuda uploaded: different bytes of the same hash are not taken for each other") {
+  const auto [some, others] = colliding_bytes();
+  REQUIRE(some != others);
+  REQUIRE(hash_of(some) == hash_of(others));
+  const Uploaded first(some), second(others), first_again(some), second_again(others);
+  CHECK(std::memcmp(first.data(), some.data(), some.size()) == 0);
+  CHECK(std::memcmp(second.data(), others.data(), others.size()) == 0);
+  CHECK(first_again.data() == first.data());
+  CHECK(second_again.data() == second.data());
 }
 
 TEST_CASE("cuda uploaded: threads share what they upload") {
