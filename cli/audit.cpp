@@ -232,11 +232,7 @@ int audit(const AuditOptions& options, Console& console) {
   fmt::print(console.out, "{}\n{}\n", describe(model), rounded.device().reason);
   print(console.out, report);
   if (!options.json.empty()) write_json(options.json, report);
-  const std::size_t missing = found.size() - report.images;
-  if (missing > 0)
-    fmt::print(console.err, "damoyolo: {} of {} could not be read; the figures are for the others\n", missing,
-               counted(found.size(), "image"));
-  return missing > 0 ? 1 : 0;
+  return report_unreadable(found.size() - report.images, found.size(), "; the figures are for the others", console);
 }
 
 }  // namespace

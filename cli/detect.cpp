@@ -271,10 +271,7 @@ int detect(const DetectOptions& options, Console& console) {
     }
     print_summary(console.out, totals, watch.seconds());
   }
-  if (totals.unreadable > 0)
-    fmt::print(console.err, "damoyolo: {} of {} could not be read\n", totals.unreadable,
-               counted(paths.size(), "image"));
-  return totals.unreadable > 0 ? 1 : 0;
+  return report_unreadable(totals.unreadable, paths.size(), "", console);
 }
 
 }  // namespace

@@ -141,11 +141,7 @@ int eval(const EvalOptions& options, Console& console) {
   print(console.out, truth, precision);
   if (!options.json.empty()) write_json(options.json, truth, precision, confidence, iou, detector.device());
 
-  const std::size_t missing = paths.size() - evaluated.size();
-  if (missing > 0)
-    fmt::print(console.err, "damoyolo: {} of {} could not be read; the figures are for the others\n", missing,
-               counted(paths.size(), "image"));
-  return missing > 0 ? 1 : 0;
+  return report_unreadable(paths.size() - evaluated.size(), paths.size(), "; the figures are for the others", console);
 }
 
 }  // namespace

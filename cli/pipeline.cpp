@@ -1,5 +1,7 @@
 #include "cli/pipeline.h"
 
+#include <fmt/ostream.h>
+
 #include <algorithm>
 #include <deque>
 #include <future>
@@ -7,6 +9,7 @@
 #include <thread>
 
 #include "cli/stopwatch.h"
+#include "cli/text.h"
 #include "engine/core/error.h"
 
 namespace damoyolo::cli {
@@ -95,6 +98,13 @@ void process_images(Detector& detector, const std::vector<std::string>& paths, c
     run_batch(detector, parameters, batch);
     for (ProcessedImage& image : batch) handlers.processed(std::move(image));
   }
+}
+
+int report_unreadable(std::size_t unreadable, std::size_t images, std::string_view consequence, Console& console) {
+  if (unreadable == 0) return 0;
+  fmt::print(console.err, "damoyolo: {} of {} could not be read{}\n", unreadable, counted(images, "image"),
+             consequence);
+  return 1;
 }
 
 }  // namespace damoyolo::cli

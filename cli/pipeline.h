@@ -4,9 +4,11 @@
 #include <cstddef>
 #include <functional>
 #include <string>
+#include <string_view>
 #include <utility>
 #include <vector>
 
+#include "cli/command.h"
 #include "cli/thread_pool.h"
 #include "engine/detector.h"
 #include "loader/image.h"
@@ -35,5 +37,9 @@ int helper_threads(int network_threads);
 // wait for the detector.
 void process_images(Detector& detector, const std::vector<std::string>& paths, const DetectParameters& parameters,
                     int batch, ThreadPool& pool, const PipelineHandlers& handlers);
+
+// Says at the end how many of the images could not be read, if any, and what follows from that. Returns the command's
+// exit code.
+int report_unreadable(std::size_t unreadable, std::size_t images, std::string_view consequence, Console& console);
 
 }  // namespace damoyolo::cli
