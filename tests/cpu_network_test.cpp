@@ -10,6 +10,7 @@
 #include "engine/passes/passes.h"
 #include "tests/compare.h"
 #include "tests/random_weights.h"
+#include "tests/reference_head.h"
 #include "tests/skip.h"
 
 using namespace damoyolo;
@@ -33,17 +34,7 @@ struct Case {
     return result;
   }
 
-  std::vector<float> expected() const {
-    Reference reference(graph, weights.lookup());
-    reference.run(image);
-    std::vector<float> all;
-    for (const HeadLevel& level : graph.head)
-      for (const ValueId id : {level.cls, level.reg}) {
-        const std::vector<float> values = reference.read(id);
-        all.insert(all.end(), values.begin(), values.end());
-      }
-    return all;
-  }
+  std::vector<float> expected() const { return reference_head(graph, weights, image); }
 
   BuiltModel model;
   RandomWeights weights;

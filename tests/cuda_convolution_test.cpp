@@ -18,6 +18,7 @@
 #include "engine/cuda/convolution.h"
 #include "engine/cuda/cublaslt_convolution.h"
 #include "engine/cuda/cudnn_convolution.h"
+#include "tests/conv_problems.h"
 #include "tests/fake_cublaslt.h"
 #include "tests/fake_cudnn.h"
 #include "tests/temporary_folder.h"
@@ -34,18 +35,8 @@ using Residual = ConvProblem::Residual;
 
 namespace {
 
-// 3×3 over 64 of 128 channels into 32 of 96, BF16.
-ConvProblem slices() {
-  ConvProblem problem;
-  problem.in = {2, 20, 30, 64};
-  problem.out = {2, 20, 30, 32};
-  problem.in_pixel_stride = 128;
-  problem.out_pixel_stride = 96;
-  problem.kernel = 3;
-  problem.act = Activation::Relu;
-  problem.type = problem.out_type = DType::BF16;
-  return problem;
-}
+// 64 of 128 channels into 32 of 96.
+ConvProblem slices() { return convolution_of_slices({2, 20, 30, 64}, 128, {2, 20, 30, 32}, 96); }
 
 ConvProblem pointwise() {
   ConvProblem problem = slices();
@@ -67,8 +58,6 @@ ConvProblem with_residual(ConvProblem problem, Residual residual, bool first = t
   problem.residual_first = first;
   return problem;
 }
-
-DeviceTraits h100() { return device_traits({90, 132, 1.98e9, 2.619e9, 5120, 50 << 20, 228 << 10}); }
 
 std::vector<Kind> kinds(const std::vector<ConvMethod>& methods) {
   std::vector<Kind> result;

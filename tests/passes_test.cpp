@@ -6,28 +6,16 @@
 #include <cmath>
 
 #include "engine/core/error.h"
-#include "engine/cpu/reference.h"
 #include "engine/model/build.h"
 #include "tests/compare.h"
 #include "tests/random_weights.h"
+#include "tests/reference_head.h"
 
 using namespace damoyolo;
 
 namespace {
 
 constexpr int kBatch = 2, kHeight = 32, kWidth = 64;
-
-std::vector<float> head_of(const Graph& graph, const RandomWeights& weights, const std::vector<std::uint8_t>& image) {
-  Reference reference(graph, weights.lookup());
-  reference.run(image);
-  std::vector<float> all;
-  for (const HeadLevel& level : graph.head)
-    for (const ValueId id : {level.cls, level.reg}) {
-      const std::vector<float> values = reference.read(id);
-      all.insert(all.end(), values.begin(), values.end());
-    }
-  return all;
-}
 
 Graph optimized(const ModelSpec& spec) {
   Graph graph = build_model(spec, kBatch, kHeight, kWidth).graph;
@@ -58,7 +46,7 @@ TEST_CASE("each pass keeps what the network computes") {
     CAPTURE(spec.variant);
     const BuiltModel model = build_model(spec, kBatch, kHeight, kWidth);
     const RandomWeights weights(model.sources);
-    const std::vector<float> expected = head_of(model.graph, weights, image);
+    const std::vector<float> expected = reference_head(model.graph, weights, image);
     REQUIRE(std::all_of(expected.begin(), expected.end(), [](float value) { return std::isfinite(value); }));
     CHECK(*std::max_element(expected.begin(), expected.end()) > 0.1f);  // or everything would agree
 
@@ -69,7 +57,7 @@ TEST_CASE("each pass keeps what the network computes") {
       pass.apply(graph);
       validate(graph);
       CHECK(graph.nodes.size() <= before);
-      const std::vector<float> output = head_of(graph, weights, image);
+      const std::vector<float> output = reference_head(graph, weights, image);
       REQUIRE(output.size() == expected.size());
       CHECK(relative_difference(expected, output) < 1e-4);
     }
@@ -105,7 +93,7 @@ TEST_CASE("layers kept in fp32 read fp32, all others what they read before, and 
     CAPTURE(spec.variant);
     const Graph plain = optimized(spec);
     const RandomWeights weights(build_model(spec, kBatch, kHeight, kWidth).sources);
-    const std::vector<float> expected = head_of(plain, weights, image);
+    const std::vector<float> expected = reference_head(plain, weights, image);
     for (const std::vector<std::string>& names : lists_to_keep(plain)) {
       CAPTURE(names.front());
       std::vector<std::string> kept;
@@ -121,7 +109,7 @@ TEST_CASE("layers kept in fp32 read fp32, all others what they read before, and 
         }
       for (std::size_t level = 0; level < 3; ++level)
         CHECK(graph.value(graph.neck[level]).shape == plain.value(plain.neck[level]).shape);
-      CHECK(head_of(graph, weights, image) == expected);
+      CHECK(reference_head(graph, weights, image) == expected);
     }
   }
 }

@@ -8,6 +8,7 @@
 
 #include "bench/layers/layer_table.h"
 #include "engine/cuda/own_convolution.h"
+#include "tests/conv_problems.h"
 
 using namespace damoyolo;
 using namespace damoyolo::cuda;
@@ -16,7 +17,6 @@ using kernels::ConvConfig;
 namespace {
 
 DeviceTraits a100() { return device_traits({80, 108, 1.41e9, 1.593e9, 5120, 40 << 20, 164 << 10}); }
-DeviceTraits h100() { return device_traits({90, 132, 1.98e9, 2.619e9, 5120, 50 << 20, 228 << 10}); }
 
 // 3×3 with as many channels in as out.
 ConvProblem square(int size, int channels, int batch = 1) {

@@ -8,6 +8,7 @@
 #include <cstring>
 
 #include "tests/compare.h"
+#include "tests/conv_problems.h"
 #include "tests/cuda/host_convolution.h"
 #include "tests/cuda/host_runtime.h"
 #include "tests/golden_generator.h"
@@ -19,20 +20,8 @@ using kernels::Convolution;
 
 namespace {
 
-DeviceTraits h100() { return device_traits({90, 132, 1.98e9, 2.619e9, 5120, 50 << 20, 228 << 10}); }
-
 // A slice of 16 of 40 channels into 24 of 32.
-ConvProblem slices() {
-  ConvProblem problem;
-  problem.in = {2, 7, 10, 16};
-  problem.out = {2, 7, 10, 24};
-  problem.in_pixel_stride = 40;
-  problem.out_pixel_stride = 32;
-  problem.kernel = 3;
-  problem.act = Activation::Relu;
-  problem.type = problem.out_type = DType::BF16;
-  return problem;
-}
+ConvProblem slices() { return convolution_of_slices({2, 7, 10, 16}, 40, {2, 7, 10, 24}, 32); }
 
 constexpr ConvConfig kListed[] = {{128, 64, 64, 4}, {64, 64, 64, 4, 16}, {64, 32, 64, 4}};
 
