@@ -3,7 +3,9 @@
 #pragma once
 
 #include "kernels/conv.h"
+#include "kernels/divisor.cuh"
 #include "kernels/epilogue.cuh"
+#include "kernels/ptx.cuh"
 
 namespace damoyolo::kernels {
 
@@ -16,33 +18,87 @@ struct ConvResult {
   Slice<T> y;
   Slice<float> y_f32;
   int c;
+  bool aligned;  // bias, residual and output, so that 8 channels can be moved at once
+  Divisor by_width;
 };
 
 template <typename T>
 ConvResult<T> conv_result(const Convolution& convolution, const char* kernel) {
   const TensorView& y = convolution.y;
   const bool f32 = y.type == DType::F32;
-  return {epilogue_arguments<T>(convolution.epilogue, y, convolution.x.type, kernel), slice<T>(f32 ? TensorView{} : y),
-          slice<float>(f32 ? y : TensorView{}), y.c};
+  ConvResult<T> result{epilogue_arguments<T>(convolution.epilogue, y, convolution.x.type, kernel),
+                       slice<T>(f32 ? TensorView{} : y),
+                       slice<float>(f32 ? y : TensorView{}),
+                       y.c,
+                       false,
+                       Divisor(y.w)};
+  const Slice<T>& residual = result.epilogue.residual;
+  result.aligned = result.epilogue.bias_aligned && (residual.data == nullptr || residual.aligned) &&
+                   (result.y.aligned || result.y_f32.aligned);
+  return result;
 }
 
-// A pixel of the output, or none.
+// A pixel of the output, counted through rows and images, or none.
 struct ConvPixel {
-  int n, y, x;
+  int index;
   bool exists;
 };
 
-// expf and the division of the fast kind: their error, a few units of fp32's last place, is far below what
-// 16-bit inputs have been rounded by. Far below zero the quotient becomes 0, as it should.
-template <int N>
-__device__ __forceinline__ void activate_all(float (&values)[N], Activation act) {
-  if (act == Activation::Relu) {
+// x / (1 + e^−x) by the approximations of the special function unit: their error, a few units of fp32's last place, is
+// far below what 16-bit inputs have been rounded by. Far below zero the reciprocal becomes 0, as it should.
+__device__ __forceinline__ float silu_approximately(float x) {
+  constexpr float kLog2E = 1.44269504f;
+  return x * reciprocal_approximately(1.0f + exp2_approximately(-kLog2E * x));
+}
+
+// Where `Whole`, all of the 8 channels exist and everything is aligned: then every access is of 16 bytes, and there is
+// no branch but those that are the same for the whole grid. Pixels that do not exist read the first one's residual.
+template <bool Whole, int Pixels, typename T>
+__device__ __forceinline__ void finish_and_store_channels(const ConvResult<T>& result,
+                                                          const ConvPixel (&pixels)[Pixels], int channel, int count,
+                                                          float (&sums)[Pixels][8]) {
+  const auto for_each_sum = [&](auto change) {
 #pragma unroll
-    for (int i = 0; i < N; ++i) values[i] = fmaxf(values[i], 0.0f);
-  } else if (act == Activation::Silu) {
+    for (int i = 0; i < Pixels; ++i)
 #pragma unroll
-    for (int i = 0; i < N; ++i) values[i] = __fdividef(values[i], 1.0f + __expf(-values[i]));
+      for (int k = 0; k < 8; ++k) change(sums[i][k], i, k);
+  };
+  const EpilogueArguments<T>& epilogue = result.epilogue;
+  const Slice<T>& from = epilogue.residual;
+  float residual[Pixels][8];
+  if (from.data != nullptr) {
+#pragma unroll
+    for (int i = 0; i < Pixels; ++i) {
+      int index = pixels[i].exists ? pixels[i].index : 0;
+      if (epilogue.residual_shift != 0) {
+        // Maps of even size: every other row has a row of the residual, through all images.
+        const int row = result.by_width.divide(index);
+        index = row / 2 * from.w + index / 2 - row * from.w;
+      }
+      load(from.data + (index * from.pixel_stride + channel), count, Whole, residual[i]);
+    }
   }
+  const auto add_residual = [&](float& sum, int i, int k) { sum += residual[i][k]; };
+  if (epilogue.bias != nullptr) {
+    float bias[8];
+    load(epilogue.bias + channel, count, Whole, bias);
+    for_each_sum([&](float& sum, int, int k) { sum += bias[k]; });
+  }
+  if (from.data != nullptr && epilogue.residual_first) for_each_sum(add_residual);
+  if (epilogue.act == Activation::Relu)
+    for_each_sum([](float& sum, int, int) { sum = fmaxf(sum, 0.0f); });
+  else if (epilogue.act == Activation::Silu)
+    for_each_sum([](float& sum, int, int) { sum = silu_approximately(sum); });
+  if (from.data != nullptr && !epilogue.residual_first) for_each_sum(add_residual);
+  const auto store_all = [&](const auto& to) {
+#pragma unroll
+    for (int i = 0; i < Pixels; ++i)
+      if (pixels[i].exists) store(to.data + (pixels[i].index * to.pixel_stride + channel), count, Whole, sums[i]);
+  };
+  if (result.y_f32.data != nullptr)
+    store_all(result.y_f32);
+  else
+    store_all(result.y);
 }
 
 // Ends and stores sums[i], those of 8 channels from `channel` on of pixels[i]; channels past the output's last and
@@ -51,57 +107,10 @@ template <int Pixels, typename T>
 __device__ __forceinline__ void finish_and_store(const ConvResult<T>& result, const ConvPixel (&pixels)[Pixels],
                                                  int channel, float (&sums)[Pixels][8]) {
   const int count = result.c - channel;
-  if (count <= 0) return;
-  const EpilogueArguments<T>& epilogue = result.epilogue;
-  const Slice<T>& from = epilogue.residual;
-  float residual[Pixels][8];
-  if (from.data != nullptr) {
-    const int shift = epilogue.residual_shift;
-    const auto place = [&](const ConvPixel& pixel) {
-      return from.pixel(pixel.n, pixel.y >> shift, pixel.x >> shift) + channel;
-    };
-    if (from.aligned && count >= 8) {
-      Packet<T> packets[Pixels] = {};
-#pragma unroll
-      for (int i = 0; i < Pixels; ++i)
-        if (pixels[i].exists) packets[i] = *reinterpret_cast<const Packet<T>*>(place(pixels[i]));
-#pragma unroll
-      for (int i = 0; i < Pixels; ++i)
-#pragma unroll
-        for (int k = 0; k < 8; ++k) residual[i][k] = to_float(packets[i].values[k]);
-    } else {
-#pragma unroll
-      for (int i = 0; i < Pixels; ++i) load(place(pixels[i]), pixels[i].exists ? count : 0, false, residual[i]);
-    }
-  }
-  if (epilogue.bias != nullptr) {
-    float bias[8];
-    load(epilogue.bias + channel, count, epilogue.bias_aligned, bias);
-#pragma unroll
-    for (int i = 0; i < Pixels; ++i)
-#pragma unroll
-      for (int k = 0; k < 8; ++k) sums[i][k] += bias[k];
-  }
-  const auto add_residual = [&] {
-#pragma unroll
-    for (int i = 0; i < Pixels; ++i)
-#pragma unroll
-      for (int k = 0; k < 8; ++k) sums[i][k] += residual[i][k];
-  };
-  if (from.data != nullptr && epilogue.residual_first) add_residual();
-#pragma unroll
-  for (int i = 0; i < Pixels; ++i) activate_all(sums[i], epilogue.act);
-  if (from.data != nullptr && !epilogue.residual_first) add_residual();
-  const auto store_all = [&](const auto& to) {
-#pragma unroll
-    for (int i = 0; i < Pixels; ++i)
-      if (pixels[i].exists)
-        store(to.pixel(pixels[i].n, pixels[i].y, pixels[i].x) + channel, count, to.aligned, sums[i]);
-  };
-  if (result.y_f32.data != nullptr)
-    store_all(result.y_f32);
-  else
-    store_all(result.y);
+  if (result.aligned && count >= 8)
+    finish_and_store_channels<true>(result, pixels, channel, 8, sums);
+  else if (count > 0)
+    finish_and_store_channels<false>(result, pixels, channel, count, sums);
 }
 
 // Through shared memory, the sums of 16 pixels × 32 channels come from the order in which mma.sync and wgmma leave
@@ -121,11 +130,11 @@ __device__ __forceinline__ void put_sums(float* block, const float (*fragments)[
   struct alignas(8) Pair {
     float first, second;
   };
-  const int lane = static_cast<int>(threadIdx.x) % kLanes, row = lane / 4;
+  const int lane = static_cast<int>(threadIdx.x % kLanes), row = lane / 4;
+  const int place = row * 32 + (lane % 4 / 2 ^ flips_of_row(row)) * 4 + lane % 2 * 2;
 #pragma unroll
   for (int i = 0; i < 4; ++i) {
-    const int unit = (2 * i + lane % 4 / 2) ^ flips_of_row(row);
-    float* to = block + row * 32 + unit * 4 + lane % 2 * 2;
+    float* to = block + (place ^ 2 * i * 4);  // 2·i units on
     *reinterpret_cast<Pair*>(to) = {fragments[i][0], fragments[i][1]};
     *reinterpret_cast<Pair*>(to + 8 * 32) = {fragments[i][2], fragments[i][3]};
   }

@@ -85,12 +85,6 @@ struct Arguments {
   unsigned* tickets;
 };
 
-template <typename T>
-__device__ __forceinline__ ConvPixel output_pixel(const Arguments<T>& a, int pixel) {
-  const int row = a.by_columns.divide(pixel), image = a.by_rows.divide(row);
-  return {image, row - image * a.rows, pixel - row * a.columns, pixel < a.pixels};
-}
-
 // Copies a thread's part of each step: one unit, the same in all steps, of every RowsApart-th row of pixels and of
 // weights. The units of a row, taps × channels, are counted on from step to step, and each row of pixels has a bit for
 // every tap, set where that tap lies inside the image; so a row costs two instructions beside its copy.
@@ -120,14 +114,16 @@ struct Copier {
     unit = first_unit + column - tap * a.x_units;
 #pragma unroll
     for (int i = 0; i < kPixels; ++i) {
-      const ConvPixel pixel = output_pixel(a, first_pixel + thread_row() + i * Tile::RowsApart);
-      const int y = pixel.y * a.stride - a.padding, x = pixel.x * a.stride - a.padding;
-      offsets[i] = ((pixel.n * a.x_h + y) * a.x_w + x) * a.x_stride;
+      const int pixel = first_pixel + thread_row() + i * Tile::RowsApart;
+      const int row = a.by_columns.divide(pixel), image = a.by_rows.divide(row);
+      const int y = (row - image * a.rows) * a.stride - a.padding;
+      const int x = (pixel - row * a.columns) * a.stride - a.padding;
+      offsets[i] = ((image * a.x_h + y) * a.x_w + x) * a.x_stride;
       unsigned columns = 0;
 #pragma unroll
       for (int k = 0; k < 3; ++k)
         if (static_cast<unsigned>(x + k) < static_cast<unsigned>(a.x_w)) columns |= 1u << k;
-      if (!pixel.exists) columns = 0;
+      if (pixel >= a.pixels) columns = 0;
 #pragma unroll
       for (int k = 0; k < 3; ++k)
         if (static_cast<unsigned>(y + k) < static_cast<unsigned>(a.x_h))
@@ -273,8 +269,8 @@ __global__ void __launch_bounds__(Tile::Threads, Tile::Blocks) conv_kernel(const
     float values[kPixels][8];
 #pragma unroll
     for (int k = 0; k < kPixels; ++k) {
-      const int pixel = row + 8 * k;
-      at[k] = output_pixel(a, first_pixel + warp_m + pixel);
+      const int pixel = row + 8 * k, index = first_pixel + warp_m + pixel;
+      at[k] = {index, index < a.pixels};
       get_sums(blocks + (pixel / 16 * kBlocksN + block_n) * kSumsBlock, pixel % 16, lane % 4, values[k]);
     }
     finish_and_store(a.result, at, first_channel + warp_n + block_n * 32 + lane % 4 * 8, values);

@@ -21,7 +21,7 @@ struct Tiling {
   bool in_a_row;           // the batch's pixels are one row of `pixels`, from which tiles are cut
   int pixels;
   int split, items, steps;
-  Divisor by_split, by_deep, by_across, by_down, by_columns, by_width, by_height;
+  Divisor by_split, by_deep, by_across, by_down, by_columns;
 };
 
 struct Work {
@@ -78,9 +78,9 @@ struct Turn {
 __device__ __forceinline__ ConvPixel output_pixel(const Tiling& tiling, const Work& work, int pixel) {
   const int row = tiling.by_columns.divide(pixel);
   const int y = work.row + row, x = work.column + pixel - row * tiling.columns;
-  if (!tiling.in_a_row) return {work.image, y, x, row < tiling.rows && y < tiling.height && x < tiling.width};
-  const int line = tiling.by_width.divide(x), image = tiling.by_height.divide(line);
-  return {image, line - image * tiling.height, x - line * tiling.width, x < tiling.pixels};
+  if (tiling.in_a_row) return {x, x < tiling.pixels};
+  return {(work.image * tiling.height + y) * tiling.width + x,
+          row < tiling.rows && y < tiling.height && x < tiling.width};
 }
 
 inline int ceil_div(int a, int b) { return (a + b - 1) / b; }
@@ -105,8 +105,6 @@ inline Tiling tiling_of(const Convolution& convolution, const ConvConfig& config
   tiling.by_across = Divisor(tiling.across);
   tiling.by_down = Divisor(tiling.down);
   tiling.by_columns = Divisor(tiling.columns);
-  tiling.by_width = Divisor(tiling.width);
-  tiling.by_height = Divisor(tiling.height);
   tiling.steps = convolution.kernel * convolution.kernel * ceil_div(convolution.x.c, config.k);
   return tiling;
 }

@@ -31,6 +31,25 @@ __device__ __forceinline__ void let_successors_start() {
 #endif
 }
 
+// 2^x and 1/x by the special function unit alone, within two units of the last place; results and arguments below the
+// smallest normal number are zeros.
+__device__ __forceinline__ float exp2_approximately(float x) {
+#ifdef __CUDACC__
+  asm("ex2.approx.ftz.f32 %0, %0;" : "+f"(x));
+  return x;
+#else
+  return exp2f(x);
+#endif
+}
+__device__ __forceinline__ float reciprocal_approximately(float x) {
+#ifdef __CUDACC__
+  asm("rcp.approx.ftz.f32 %0, %0;" : "+f"(x));
+  return x;
+#else
+  return 1.0f / x;
+#endif
+}
+
 // From here on: compute capability 8.0 and later.
 
 #ifdef __CUDACC__
