@@ -57,6 +57,10 @@ $(BUILD)/network_tests: $(call objects,tests/main.cpp $(NETWORK_TESTS) $(filter-
                         $(BUILD)/libdamoyolo.a
 	$(CXX) $(LDFLAGS) -o $@ $^ $(LDLIBS)
 
+# What tests/cases_test.sh runs.
+$(BUILD)/faulty_cases: $(call objects,tests/main.cpp tests/faulty/cases.cpp)
+	$(CXX) $(LDFLAGS) -o $@ $^ -ldl
+
 $(BUILD)/network-bench: $(call objects,bench/network_bench.cpp) $(BUILD)/libdamoyolo.a
 $(BUILD)/golden-checkpoint: $(call objects,bench/golden_checkpoint.cpp) $(BUILD)/libdamoyolo.a
 $(BUILD)/network-bench $(BUILD)/golden-checkpoint:
@@ -130,7 +134,8 @@ FUZZ_PROGRAMS    := $(patsubst tests/fuzz/%.cpp,$(BUILD)/fuzz/%,$(FUZZ_SOURCES))
 test:
 	.ci/setup tests
 	$(MAKE) test-programs
-	tests/run.sh $(TEST_COMMANDS) tests/reports_test.sh 'tests/fuzz.sh "-runs=30000 -seed=1" $(FUZZ_PROGRAMS)'
+	tests/run.sh $(TEST_COMMANDS) tests/reports_test.sh 'tests/cases_test.sh $(BUILD)/faulty_cases' \
+	  'tests/fuzz.sh "-runs=30000 -seed=1" $(FUZZ_PROGRAMS)'
 
 fuzz:
 	.ci/setup tests
@@ -138,7 +143,7 @@ fuzz:
 	tests/run.sh 'tests/fuzz.sh -max_total_time=60 $(FUZZ_PROGRAMS)'
 
 .PHONY: test-programs asan-programs fuzz-programs
-test-programs: all $(filter-out $(BUILD)/asan/%,$(TEST_COMMANDS)) asan-programs fuzz-programs
+test-programs: all $(filter-out $(BUILD)/asan/%,$(TEST_COMMANDS)) $(BUILD)/faulty_cases asan-programs fuzz-programs
 
 asan-programs:
 	+$(SANITIZED) $(filter $(BUILD)/asan/%,$(TEST_COMMANDS))

@@ -146,11 +146,22 @@ $(BUILD)/backends: FORCE
 GPU_PROGRAMS := $(addprefix $(BUILD)/,damoyolo kernel_tests_gpu network_tests cuda_tests layer-bench network-bench \
                            golden-checkpoint)
 gpu-programs: $(GPU_PROGRAMS)
+
+# What is cheapest and what the rest builds upon comes first. Each case may take the seconds behind tests/cases.sh, all
+# together GPU_CHECK_SECONDS; then the table comes.
+GPU_CHECK_SECONDS ?= 540
 gpu-check:
-	-$(BUILD)/damoyolo doctor
-	tests/run.sh $(BUILD)/kernel_tests_gpu "$(BUILD)/network_tests -tc='gpu:*'" "$(BUILD)/cuda_tests -tc='gpu:*'" \
+	@export TESTS_END=$$(($$(date +%s) + $(GPU_CHECK_SECONDS))); \
+	timeout -k 5 30 $(BUILD)/damoyolo doctor; \
+	tests/run.sh "tests/cases.sh 20 $(BUILD)/kernel_tests_gpu -sfe='*conv_sm*'" \
+	  "tests/cases.sh 30 $(BUILD)/kernel_tests_gpu -sf='*conv_sm80*'" \
+	  "tests/cases.sh 30 $(BUILD)/kernel_tests_gpu -sf='*conv_sm90*'" \
+	  "tests/cases.sh 120 $(BUILD)/cuda_tests -tc='gpu:*' -tce='*own*'" \
+	  "tests/cases.sh 60 $(BUILD)/cuda_tests -tc='gpu:*own*'" \
+	  "tests/cases.sh 90 $(BUILD)/network_tests -tc='gpu:*' -sf='*golden*'" \
+	  "tests/cases.sh 90 $(BUILD)/network_tests -tc='gpu:*' -sfe='*golden*'" \
 	  $(if $(shell command -v compute-sanitizer),$(foreach tool,memcheck racecheck, \
-	    'compute-sanitizer --tool $(tool) --error-exitcode 9 $(BUILD)/kernel_tests_gpu'))
+	    'tests/cases.sh 120 compute-sanitizer --tool $(tool) --error-exitcode 9 $(BUILD)/kernel_tests_gpu'))
 
 # $(BUILD)/gpu.tar.xz: unpacked in build/ there, it makes "make gpu-check BUILD=build/gpu" run.
 .PHONY: gpu-bundle

@@ -1,11 +1,18 @@
 // The test program. Beside doctest's own messages it prints one line per test case in the Test Anything Protocol
 // (https://testanything.org), and the plan at the end, from which tests/run.sh counts and by which it sees a crash.
+//
+// With $TEST_CASE_SECONDS a test case may take that long and no longer, and the first that fails ends the program:
+// after a fault on a GPU everything else fails, too. tests/cases.sh goes on behind it in a new process.
 #define DOCTEST_CONFIG_IMPLEMENT_WITH_MAIN
 #include <dlfcn.h>
 #include <doctest/doctest.h>
+#include <unistd.h>
 
+#include <csignal>
+#include <cstdlib>
 #include <iostream>
 #include <optional>
+#include <sstream>
 #include <utility>
 
 #include "tests/skip.h"
@@ -13,16 +20,51 @@
 namespace {
 
 std::optional<std::string> skip_reason;  // of the running test case
+volatile std::sig_atomic_t out_of_time = 0;
+
+// doctest reports a test case that gets SIGTERM as crashed. Where that cannot come to its end, because the signal met
+// the allocator at work, the second alarm ends the program.
+void end_test_case(int) {
+  out_of_time = 1;
+  alarm(5);
+  std::raise(SIGTERM);
+}
 
 class TapListener : public doctest::IReporter {
  public:
-  explicit TapListener(const doctest::ContextOptions&) {}
+  explicit TapListener(const doctest::ContextOptions&) {
+    if (const char* seconds = std::getenv("TEST_CASE_SECONDS")) seconds_ = std::atoi(seconds);
+    struct sigaction once = {};
+    once.sa_handler = end_test_case;
+    once.sa_flags = SA_RESETHAND | SA_NODEFER;
+    sigaction(SIGALRM, &once, nullptr);
+  }
 
-  void test_case_start(const doctest::TestCaseData& test) override { name_ = test.m_name; }
+  void test_case_start(const doctest::TestCaseData& test) override {
+    name_ = test.m_name;
+    alarm(seconds_);
+  }
+
+  // Says with the name what ended the case, and what INFO and CAPTURE held then; doctest shows them for checks alone.
+  void test_case_exception(const doctest::TestCaseException& exception) override {
+    if (!exception.is_crash) return;
+    crashed_ = true;
+    std::ostringstream name;
+    name << name_ << ": ";
+    if (out_of_time) {
+      name << "no end within " << seconds_ << " s";
+    } else {
+      name << exception.error_string;
+    }
+    for (int i = 0; i < get_num_active_contexts(); ++i) get_active_contexts()[i]->stringify(&(name << ", "));
+    name_ = name.str();
+  }
 
   void test_case_end(const doctest::CurrentTestCaseStats& stats) override {
+    alarm(0);
     const auto reason = std::exchange(skip_reason, std::nullopt);
     report(stats.failure_flags == 0, reason);
+    if (stats.failure_flags != 0 && seconds_ != 0) std::_Exit(EXIT_FAILURE);
   }
 
   // Called for cases that are filtered out as well; only those marked in the source are worth a line.
@@ -32,12 +74,13 @@ class TapListener : public doctest::IReporter {
     report(true, "marked so in its source");
   }
 
-  void test_run_end(const doctest::TestRunStats&) override { std::cout << "1.." << count_ << std::endl; }
+  void test_run_end(const doctest::TestRunStats&) override {
+    if (!crashed_) std::cout << "1.." << count_ << std::endl;
+  }
 
   void report_query(const doctest::QueryData&) override {}
   void test_run_start() override {}
   void test_case_reenter(const doctest::TestCaseData&) override {}
-  void test_case_exception(const doctest::TestCaseException&) override {}
   void subcase_start(const doctest::SubcaseSignature&) override {}
   void subcase_end() override {}
   void log_assert(const doctest::AssertData&) override {}
@@ -53,6 +96,8 @@ class TapListener : public doctest::IReporter {
 
   std::string name_;
   int count_ = 0;
+  unsigned seconds_ = 0;  // 0: no limit
+  bool crashed_ = false;
 };
 
 DOCTEST_REGISTER_LISTENER("tap", 1, TapListener);

@@ -31,11 +31,14 @@ for command in "$@"; do
     echo "not ok 0 - $command: stopped before its end, exit status $status" | tee -a "$folder/cases"
   fi
   cat "$folder/cases" >> "$folder/all"
+  if grep -q '^not ok ' "$folder/cases"; then
+    { echo "$command"; grep '^not ok ' "$folder/cases"; } >> "$folder/failed"
+  fi
   echo "$(count "$folder/cases") $(($(date +%s) - began)) $command" >> "$folder/table"
 done
 touch "$folder/all" "$folder/table"
 
-names() { sed -E 's/^(not )?ok [0-9]+ - /  /; s/ # SKIP (.*)/ (\1)/' | sort -u; }
+names() { sed -E 's/^(not )?ok [0-9]+ - /  /; s/ # SKIP (.*)/ (\1)/'; }
 read -r passed failed skipped << END
 $(count "$folder/all")
 END
@@ -43,11 +46,11 @@ END
 echo
 if [ "$skipped" -gt 0 ]; then
   echo 'Skipped:'
-  grep '^ok .* # SKIP' "$folder/all" | names
+  grep '^ok .* # SKIP' "$folder/all" | names | sort -u
 fi
 if [ "$failed" -gt 0 ]; then
   echo 'Failed:'
-  grep '^not ok ' "$folder/all" | names
+  names < "$folder/failed"
 fi
 printf '\n%7s %7s %8s %8s\n' passed failed skipped seconds
 while read -r passes failures skips seconds command; do

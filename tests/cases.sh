@@ -1,0 +1,70 @@
+#!/bin/sh
+# Runs the cases of a test program so that one that faults, crashes or hangs costs itself alone.
+#
+#   [TESTS_END=TIME] tests/cases.sh SECONDS COMMAND...
+#
+# COMMAND runs a program with tests/main.cpp, perhaps under another such as compute-sanitizer; what follows the program
+# chooses cases. Each may take SECONDS. Where one fails, a new process goes on behind it. At TIME, in seconds since 1970,
+# the running case is ended; cases that had no turn are reported as failed. The output is what tests/run.sh expects.
+set -u
+
+seconds=$1
+shift
+folder=$(mktemp -d)
+trap 'rm -rf "$folder"' EXIT
+left() { echo $((${TESTS_END:-9999999999} - $(date +%s))); }
+
+timeout -k 5 60 "$@" --list-test-cases > "$folder/list" 2>&1
+grep -v -e '^\[doctest\]' -e '^=' "$folder/list" > "$folder/names"
+total=$(wc -l < "$folder/names")
+grep -q '^\[doctest\] unskipped test cases .*: [1-9]' "$folder/list" || {
+  cat "$folder/list"
+  echo "not ok 1 - $*: lists no cases"
+  echo '1..1'
+  exit 1
+}
+
+# The program's lines, each case's with its number among all.
+number() {
+  while IFS= read -r line || [ -n "$line" ]; do
+    case $line in
+      'ok '[0-9]*' - '* | 'not ok '[0-9]*' - '*)
+        ran=$((ran + 1))
+        echo "${line%%ok *}ok $ran - ${line#* - }"
+        echo "$line" >> "$folder/process"
+        ;;
+      1..[0-9]*) ;;
+      *) printf '%s\n' "$line" ;;
+    esac
+  done
+}
+
+ran=0 failed=0
+fail() {  # NAME
+  ran=$((ran + 1)) failed=1
+  echo "not ok $ran - $1"
+}
+name() { sed -n "$((ran + 1))p" "$folder/names"; }
+
+while [ "$ran" -lt "$total" ]; do
+  if [ "$(left)" -le 0 ]; then
+    fail "$(name): not run, the time was used up"
+    continue
+  fi
+  : > "$folder/process"
+  {
+    TEST_CASE_SECONDS=$seconds timeout -k 5 "$(left)" "$@" --minimal --first=$((ran + 1)) 2>&1
+    echo $? > "$folder/status"
+  } | number
+  status=$(cat "$folder/status")
+  ran=$((ran + $(wc -l < "$folder/process")))
+  if grep -q '^not ok' "$folder/process"; then
+    failed=1
+  elif [ "$ran" -lt "$total" ]; then
+    fail "$(name): stopped, exit status $status"
+  elif [ "$status" -ne 0 ]; then
+    fail "$*: exit status $status"
+  fi
+done
+echo "1..$ran"
+exit $failed

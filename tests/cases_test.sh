@@ -1,0 +1,54 @@
+#!/bin/sh
+# Tests of tests/cases.sh with the program of tests/faulty: what goes wrong in a case costs that case alone, and all
+# are named. Prints the Test Anything Protocol.
+#
+#   tests/cases_test.sh PROGRAM
+set -u
+
+program=$1
+count=0 status=0
+output=$(mktemp)
+trap 'rm -f "$output"' EXIT
+
+# expect NAME LINE...: the lines of the test protocol in the output.
+expect() {
+  name=$1
+  shift
+  count=$((count + 1))
+  if [ "$(grep -E '^((not )?ok |1\.\.)' "$output")" = "$(printf '%s\n' "$@")" ]; then
+    echo "ok $count - $name"
+  else
+    sed 's/^/  /' "$output"
+    echo "not ok $count - $name"
+    status=1
+  fi
+}
+
+tests/cases.sh 1 "$program" > "$output" 2>&1
+expect 'cases: a fault, a hang and a crash cost one case each' \
+  'ok 1 - passes' \
+  'not ok 2 - faults' \
+  'ok 3 - passes after a fault' \
+  'not ok 4 - hangs: no end within 1 s, layer := 3' \
+  'not ok 5 - crashes: SIGSEGV - Segmentation violation signal' \
+  'not ok 6 - is killed: stopped, exit status 137' \
+  'ok 7 - passes at the end' \
+  1..7
+
+tests/cases.sh 1 "$program" --test-case='passes*' > "$output" 2>&1
+expect 'cases: what passes runs in one process' 'ok 1 - passes' 'ok 2 - passes after a fault' 'ok 3 - passes at the end' 1..3
+
+TESTS_END=$(($(date +%s) + 2)) tests/cases.sh 60 "$program" --test-case='hangs,*killed' > "$output" 2>&1
+expect 'cases: the one that runs at the end of the time is ended, the rest is named' \
+  'not ok 1 - hangs: SIGTERM - Termination request signal, layer := 3' \
+  'not ok 2 - is killed: not run, the time was used up' \
+  1..2
+
+tests/cases.sh 1 "$program" --test-case=unknown > "$output" 2>&1
+expect 'cases: no case is a failure' "not ok 1 - $program --test-case=unknown: lists no cases" 1..1
+
+"$program" --test-case='passes,crashes,passes at the end' > "$output" 2>&1
+expect 'a test program that crashes prints no plan' 'ok 1 - passes' 'not ok 2 - crashes: SIGSEGV - Segmentation violation signal'
+
+echo "1..$count"
+exit $status
