@@ -123,6 +123,7 @@ ASAN_LIB_SOURCES  := $(filter-out %/capabilities.cpp %/ceilings.cpp %/convolutio
                                   engine/detector.cpp engine/device.cpp engine/cuda/%,$(LIB_SOURCES))
 ASAN_TEST_SOURCES := $(filter-out $(NETWORK_TESTS),$(TEST_SOURCES))
 TEST_COMMANDS     += $(BUILD)/network_tests $(BUILD)/asan/tests
+SCRIPT_TESTS      += 'tests/cases_test.sh $(BUILD)/faulty_cases' 'tests/python.sh tests/reports_test.py'
 SANITIZED = $(MAKE) CPU_ONLY=1 BUILD=$(BUILD)/asan CXXFLAGS='-O0 -g1' TEST_CXXFLAGS='-O0 -g1' CLI_SOURCES= \
             LIB_SOURCES='$(ASAN_LIB_SOURCES)' TEST_SOURCES='$(ASAN_TEST_SOURCES)' \
             SANITIZE='-fsanitize=address,undefined -fno-sanitize-recover=all'
@@ -134,8 +135,7 @@ FUZZ_PROGRAMS    := $(patsubst tests/fuzz/%.cpp,$(BUILD)/fuzz/%,$(FUZZ_SOURCES))
 test:
 	.ci/setup tests
 	$(MAKE) test-programs
-	tests/run.sh $(TEST_COMMANDS) tests/reports_test.sh 'tests/cases_test.sh $(BUILD)/faulty_cases' \
-	  'tests/fuzz.sh "-runs=30000 -seed=1" $(FUZZ_PROGRAMS)'
+	tests/run.sh $(TEST_COMMANDS) $(SCRIPT_TESTS) 'tests/fuzz.sh "-runs=30000 -seed=1" $(FUZZ_PROGRAMS)'
 
 fuzz:
 	.ci/setup tests

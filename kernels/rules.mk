@@ -3,8 +3,8 @@
 #
 #   kernels                    the device objects, KERNEL_OBJECTS, for CUDA_ARCHS
 #   kernel-warnings            every kernel for sm_80 and sm_90a, warnings are errors; prints registers and spills
-#   sass-report                registers, spills and tensor-core instructions of the device objects; fails when a
-#                              convolution spills. Needs cuobjdump
+#   sass-report                registers, spills, tensor-core instructions and more of the device objects; part of "test"
+#                              where cuobjdump is
 #   $(BUILD)/kernel_tests      tests/kernels and tests/cuda on the host
 #   $(BUILD)/cuda_tests        tests/cuda_*: what calls the libraries, against fakes of them, and the layers of
 #                              bench/layers on the GPU; needs the libraries' headers
@@ -127,12 +127,11 @@ kernel-warnings:
 	    -cubin -o $(BUILD)/obj/warnings.cubin $$source; \
 	done; done
 
-CUOBJDUMP ?= $(firstword $(wildcard $(dir $(NVCC))cuobjdump) $(shell command -v cuobjdump))
-
+# The test needs no more than the objects that the programs are linked from.
+SCRIPT_TESTS += 'tests/python.sh kernels/sass_report.py $(BUILD)'
 .PHONY: sass-report
 sass-report: $(filter %.cu.o,$(KERNEL_OBJECTS))
-	@[ -n '$(CUOBJDUMP)' ] || { echo 'There is no cuobjdump; CUOBJDUMP=FILE says where it is.' >&2; exit 1; }
-	kernels/sass_report.py $(CUOBJDUMP) $^
+	kernels/sass_report.py $(BUILD)
 
 endif
 

@@ -1,62 +1,116 @@
 #!/usr/bin/env python3
 """What the compiler made of the kernels, from their object files.
 
-    kernels/sass_report.py CUOBJDUMP OBJECT...
+    kernels/sass_report.py BUILD
 
-Prints for every kernel and architecture: registers, static shared memory, instructions that spill (loads and stores of
-local memory), and instructions of the tensor cores (HMMA: mma.sync, HGMMA: wgmma). The exit status is 1 when a
-convolution spills, or has no instruction of the tensor cores on an architecture it is made for. Kernels that are empty
-there (those of another generation) are left out.
+Prints for every kernel and architecture:
+
+    code                instructions
+    registers, shared   of a thread; static bytes of a block
+    spills              loads and stores of local memory
+    HMMA, HGMMA         instructions of the tensor cores: mma.sync, wgmma
+    loop                instructions of the loop around them, for each of them
+    retried             TMA copies in a loop of their own, because the compiler did not see that one thread issues them
+
+and as a test (https://testanything.org) whether a kernel spills, and whether the convolutions use the tensor cores. It
+needs cuobjdump and nvdisasm: $CUOBJDUMP, or on the path, in the CUDA toolkit, or where .ci/setup puts them.
 """
 
+import concurrent.futures
+import glob
+import os
+import pathlib
 import re
 import shutil
 import subprocess
 import sys
 
-ARCHITECTURE = re.compile(r"^(?:arch = |\tcode for )(sm_\w+)")
+ROOT = pathlib.Path(__file__).resolve().parents[1]
+ARCHITECTURE = re.compile(r"^(?:arch = |\tcode for )sm_(\w+)")
 USAGE_OF = re.compile(r"^ Function (\S+):$")
-USAGE = re.compile(r"REG:(\d+) STACK:(\d+) SHARED:(\d+) LOCAL:(\d+)")
+USAGE = re.compile(r"REG:(\d+) STACK:\d+ SHARED:(\d+)")
 CODE_OF = re.compile(r"^\t\tFunction : (\S+)$")
-INSTRUCTION = re.compile(r"^\s+/\*[0-9a-f]{4,}\*/\s+(?:@!?U?P\w+\s+)?([A-Z][A-Z0-9_.]*)")
+INSTRUCTION = re.compile(r"^\s+/\*([0-9a-f]{4,})\*/\s+(?:@!?U?P\w+\s+)?([A-Z][A-Z0-9_.]*)([^;]*);")
 FEWEST_INSTRUCTIONS = 64  # of a kernel that is not empty
+
+
+class Kernel:
+    """Of one architecture. `code`: address, name with its suffixes, operands."""
+
+    def __init__(self, architecture, name):
+        self.architecture, self.name, self.code = architecture, name, []
+        self.registers = self.shared = 0
+
+    def addresses(self, *names):
+        return [address for address, name, _ in self.code if name.split(".")[0] in names]
+
+    def loops(self, branch):
+        """First and last address of what lies between backward branches of this name and their targets."""
+        for address, name, operands in self.code:
+            target = re.findall(r"0x([0-9a-f]+)", operands)
+            if name.startswith(branch) and target and int(target[-1], 16) < address:
+                yield int(target[-1], 16), address
+
+    def loop_cost(self):
+        """The fewest instructions of a loop for each of the tensor cores'; None without such a loop."""
+        tensor, costs = self.addresses("HMMA", "HGMMA"), []
+        for first, last in self.loops("BRA"):
+            if inside := sum(first <= address <= last for address in tensor):
+                costs.append(sum(first <= address <= last for address, _, _ in self.code) / inside)
+        return min(costs, default=None)
+
+    def retried_copies(self):
+        loops = list(self.loops("BRA.U.ANY"))
+        copies = self.addresses("UTMALDG", "UTMASTG")
+        return sum(any(first <= address <= last for first, last in loops) for address in copies)
+
+
+def parse(text):
+    """The kernels in the output of cuobjdump --dump-resource-usage --dump-sass."""
+    kernels, architecture, kernel = {}, None, None
+
+    def named(name):
+        return kernels.setdefault((architecture, name), Kernel(architecture, name))
+
+    for line in text.splitlines():
+        if found := ARCHITECTURE.match(line):
+            architecture = found[1]
+        elif found := USAGE_OF.match(line) or CODE_OF.match(line):
+            kernel = named(found[1])
+        elif found := USAGE.search(line):
+            kernel.registers, kernel.shared = int(found[1]), int(found[2])
+        elif found := INSTRUCTION.match(line):
+            kernel.code.append((int(found[1], 16), found[2], found[3]))
+    return [kernels[key] for key in sorted(kernels)]
+
+
+def spill_faults(source, kernel):
+    count = len(kernel.addresses("LDL", "STL"))
+    return [f"{count} instructions spill"] if count else []
+
+
+def tensor_core_faults(source, kernel):
+    """conv_smNN is made for devices of compute capability NN / 10, and up where NN has no letter."""
+    number = int(kernel.architecture.rstrip("af"))
+    if source == "conv_sm80" and number >= 80 and not kernel.addresses("HMMA"):
+        return ["no mma.sync"]
+    if source == "conv_sm90" and kernel.architecture == "90a" and not kernel.addresses("HGMMA"):
+        return ["no wgmma"]
+    return []
+
+
+TESTS = {"sass: no kernel spills": spill_faults, "sass: the convolutions use the tensor cores": tensor_core_faults}
+
+
+def find_cuobjdump():
+    toolkit = os.environ.get("CUDA_HOME", "/usr/local/cuda")
+    cache = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")
+    places = [f"{toolkit}/bin/cuobjdump", *sorted(glob.glob(f"{cache}/damoyolo/tools/nvidia/*/bin/cuobjdump"))]
+    return os.environ.get("CUOBJDUMP") or shutil.which("cuobjdump") or next(filter(os.path.exists, places), None)
 
 
 def run(*command, **options):
     return subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True, **options).stdout
-
-
-class Kernel:
-    def __init__(self):
-        self.registers = self.shared = self.instructions = self.spills = 0
-        self.tensor = {"HMMA": 0, "HGMMA": 0}
-
-
-def read(cuobjdump, path):
-    """(architecture, mangled name) -> Kernel"""
-    kernels = {}
-    architecture = kernel = None
-    for line in run(cuobjdump, "--dump-resource-usage", path).splitlines():
-        if found := ARCHITECTURE.match(line):
-            architecture = found[1]
-        elif found := USAGE_OF.match(line):
-            kernel = kernels.setdefault((architecture, found[1]), Kernel())
-        elif kernel and (found := USAGE.search(line)):
-            kernel.registers, kernel.shared = int(found[1]), int(found[3])
-            kernel = None
-    kernel = None
-    for line in run(cuobjdump, "--dump-sass", path).splitlines():
-        if found := ARCHITECTURE.match(line):
-            architecture = found[1]
-        elif found := CODE_OF.match(line):
-            kernel = kernels.setdefault((architecture, found[1]), Kernel())
-        elif kernel and (found := INSTRUCTION.match(line)):
-            name = found[1].split(".")[0]
-            kernel.instructions += 1
-            kernel.spills += name in ("LDL", "STL")
-            if name in kernel.tensor:
-                kernel.tensor[name] += 1
-    return kernels
 
 
 def readable(names):
@@ -72,31 +126,33 @@ def readable(names):
 
 
 def main():
-    if len(sys.argv) < 3:
+    if len(sys.argv) != 2:
         sys.exit(__doc__)
-    cuobjdump, paths = sys.argv[1], sys.argv[2:]
-    faults = []
-    print(f"{'registers':>9} {'shared':>7} {'spills':>6} {'HMMA':>5} {'HGMMA':>5}  kernel")
-    for path in paths:
-        kernels = read(cuobjdump, path)
-        names = readable(sorted({name for _, name in kernels}))
-        for (architecture, name), kernel in sorted(kernels.items()):
-            if kernel.instructions < FEWEST_INSTRUCTIONS:
+    cuobjdump = find_cuobjdump()
+    faults = {test: [] for test in TESTS}
+    if cuobjdump:
+        objects = {path.stem: f"{sys.argv[1]}/obj/kernels/{path.name}.o" for path in sorted(ROOT.glob("kernels/*.cu"))}
+        with concurrent.futures.ThreadPoolExecutor(os.cpu_count()) as pool:
+            texts = pool.map(lambda path: run(cuobjdump, "--dump-resource-usage", "--dump-sass", path), objects.values())
+            kernels = [(source, kernel) for source, text in zip(objects, texts) for kernel in parse(text)]
+        names = readable(sorted({kernel.name for _, kernel in kernels}))
+        print(" code registers shared spills  HMMA HGMMA   loop retried  kernel")
+        for source, kernel in kernels:
+            label = f"sm_{kernel.architecture} {names[kernel.name]}"
+            for test, faults_of in TESTS.items():
+                faults[test] += [f"{label}: {fault}" for fault in faults_of(source, kernel)]
+            if len(kernel.code) < FEWEST_INSTRUCTIONS:
                 continue
-            label = f"{architecture} {names[name]}"
-            print(
-                f"{kernel.registers:9} {kernel.shared:7} {kernel.spills:6} {kernel.tensor['HMMA']:5} "
-                f"{kernel.tensor['HGMMA']:5}  {label}"
-            )
-            if "conv_sm" not in path:
-                continue
-            if kernel.spills:
-                faults.append(f"{label}: {kernel.spills} instructions spill")
-            if not any(kernel.tensor.values()):
-                faults.append(f"{label}: no instruction of the tensor cores")
-    for fault in faults:
-        print(fault, file=sys.stderr)
-    return 1 if faults else 0
+            spills, hmma, hgmma = (len(kernel.addresses(*names)) for names in (("LDL", "STL"), ("HMMA",), ("HGMMA",)))
+            cost, retried = kernel.loop_cost(), kernel.retried_copies()
+            print(f"{len(kernel.code):5} {kernel.registers:9} {kernel.shared:6} {spills:6} {hmma:5} {hgmma:5} "
+                  f"{'' if cost is None else format(cost, '.1f'):>6} {retried or '':>7}  {label}")
+    for number, (test, found) in enumerate(faults.items(), 1):
+        for fault in found:
+            print(f"# {fault}")
+        print(f"{'not ok' if found else 'ok'} {number} - {test}" + ("" if cuobjdump else " # SKIP there is no cuobjdump"))
+    print(f"1..{len(faults)}")
+    return 1 if any(faults.values()) else 0
 
 
 if __name__ == "__main__":

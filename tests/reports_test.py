@@ -1,7 +1,8 @@
 #!/usr/bin/env python3
-"""Tests of what bench/ makes of reports: schema, joining, tables, plots. Prints the Test Anything Protocol.
+"""Tests of reports: what bench/ makes of measurements (schema, joining, tables, plots), and what kernels/sass_report.py
+reads in machine code. Prints the Test Anything Protocol.
 
-Needs Python's own library only. The numbers of the example are made up.
+Needs Python's own library only. The numbers of the example are made up, and so is the machine code.
 """
 
 import copy
@@ -13,11 +14,12 @@ import traceback
 import xml.etree.ElementTree
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
-sys.path.insert(0, str(ROOT / "bench"))
+sys.path[:0] = [str(ROOT / "bench"), str(ROOT / "kernels")]
 import importlib.machinery  # noqa: E402
 import importlib.util  # noqa: E402
 
 import report as reports  # noqa: E402
+import sass_report  # noqa: E402
 import tables  # noqa: E402
 
 loader = importlib.machinery.SourceFileLoader("plot", str(ROOT / "bench/plot"))
@@ -178,6 +180,53 @@ def test_plots_of_nothing_are_not_drawn():
     report["layers"], report["accuracy"] = [], []
     device = tables.Device(report, ("S", "640x640"))
     assert plot.layers(device) is None and plot.accuracy(report) is None and plot.latency(device) is not None
+
+
+SASS = """
+arch = sm_90a
+ Function _Z4copyv:
+  REG:40 STACK:0 SHARED:1024 LOCAL:0 CONSTANT[0]:560
+	code for sm_90a
+		Function : _Z4copyv
+        /*0000*/                   MOV R1, c[0x0][0x28] ;                 /* 0x00000a0000017a02 */
+                                                                          /* 0x000fe40000000f00 */
+        /*0010*/               @P0 ELECT P1, URZ, PT ;                    /* 0x00000000003f082f */
+        /*0020*/                   UTMALDG.3D [UR8], [UR20] ;             /* 0x00000008140075b4 */
+        /*0030*/               @P0 BRA.U.ANY 0x10 ;                       /* 0xfffffffd00ec0947 */
+        /*0040*/                   UTMALDG.3D [UR8], [UR20] ;             /* 0x00000008140075b4 */
+        /*0050*/                   WARPGROUP.ARRIVE ;                     /* 0x00000000000079c5 */
+        /*0060*/                   HGMMA.64x64x16.F32.BF16 R24, gdesc[UR4], R24 ;
+        /*0070*/             @!UP0 HGMMA.64x64x16.F32.BF16 R24, gdesc[UR8], R24 ;
+        /*0080*/                   BRA 0xb0 ;                             /* 0x0000000000a47947 */
+        /*0090*/               @P1 BRA 0x50 ;                             /* 0xfffffffd00a01947 */
+        /*00a0*/               @P2 BRA 0x0 ;                              /* 0xfffffffd00a01947 */
+        /*00b0*/                   STL.64 [R1+0x8], R4 ;                  /* 0x0000080401007387 */
+        /*00c0*/                   EXIT ;                                 /* 0x000000000000794d */
+ Function _Z5emptyv:
+  REG:4 STACK:0 SHARED:0 LOCAL:0
+		Function : _Z5emptyv
+        /*0000*/                   EXIT ;                                 /* 0x000000000000794d */
+"""
+
+
+def test_machine_code_is_read():
+    copy, empty = sass_report.parse(SASS)
+    assert (copy.architecture, copy.name, copy.registers, copy.shared, len(copy.code)) == ("90a", "_Z4copyv", 40, 1024, 13)
+    assert copy.addresses("HGMMA") == [0x60, 0x70]
+    assert copy.loop_cost() == 5 / 2 and empty.loop_cost() is None  # the inner of two loops, 0x50 to 0x90
+    assert copy.retried_copies() == 1 and empty.retried_copies() == 0
+
+
+def test_faults_of_machine_code_are_named():
+    copy, empty = sass_report.parse(SASS)
+    assert sass_report.spill_faults("any", copy) == ["1 instructions spill"]
+    assert sass_report.spill_faults("any", empty) == []
+    assert sass_report.tensor_core_faults("conv_sm90", copy) == []
+    assert sass_report.tensor_core_faults("conv_sm90", empty) == ["no wgmma"]
+    assert sass_report.tensor_core_faults("conv_sm80", copy) == ["no mma.sync"]
+    assert sass_report.tensor_core_faults("upsample", empty) == []
+    empty.architecture = "75"
+    assert sass_report.tensor_core_faults("conv_sm80", empty) == sass_report.tensor_core_faults("conv_sm90", empty) == []
 
 
 def main():
