@@ -125,7 +125,7 @@ class Bench {
     std::vector<ConvCandidate> own, library;
     if (wants("own")) own = own_candidates(problem, libraries_.device, options_.all ? ~std::size_t{0} : kOwn);
     if (wants("library") && libraries_.cudnn != nullptr)
-      library = conv_candidates(problem, libraries_, KernelSource::Library);
+      library = conv_candidates(problem, libraries_, KernelSource::Library, Proposals::All);
     // In turns, so that neither side is cut short alone when there is no time for all.
     std::vector<Timed> all;
     for (std::size_t i = 0; i < std::max(own.size(), library.size()); ++i) {

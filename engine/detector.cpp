@@ -39,7 +39,8 @@ std::unique_ptr<Backend> make_backend(const WeightsFile& weights, const DeviceCh
     return cuda::make_backend(
         weights,
         {device.precision, options.max_batch, options.mode, options.allow_tf32, options.overlap, warn, keep_fp32},
-        cuda::open_environment(*gpu, options.kernels));
+        cuda::open_environment(*gpu, options.kernels,
+                               options.mode == Mode::MaxAutotune ? cuda::Proposals::All : cuda::Proposals::Likely));
   }
 #endif
   return cpu::make_backend(weights, {device.precision, options.max_batch, options.threads, keep_fp32});

@@ -2,6 +2,7 @@
 #ifdef DAMOYOLO_CUDA
 
 #include <doctest/doctest.h>
+#include <fmt/format.h>
 
 #include <algorithm>
 #include <cmath>
@@ -379,6 +380,31 @@ TEST_CASE("only cuDNN engines that are repeatable and as exact as asked are offe
   CHECK(names(DType::BF16, false) == all);
   CHECK(names(DType::F32, true) == all);
   CHECK(names(DType::F32, false) == "cudnn:conv:4 compiled; cudnn:conv:6; ");
+  CHECK(cudnn.alive() == 0);
+}
+
+TEST_CASE("all that cuDNN's heuristics propose is offered where everything is to be timed") {
+  FakeCudnn cudnn;
+  const auto engines = [](std::int64_t first, std::int64_t last) {
+    std::vector<FakeEngine> result;
+    for (std::int64_t index = first; index <= last; ++index) result.push_back({index, {}, {}, {}, 0});
+    return result;
+  };
+  cudnn.proposals = engines(1, 90);
+  cudnn.proposals_b = engines(85, 100);
+  cudnn.fallbacks = engines(100, 101);
+  const auto names = [&](Proposals proposals) {
+    std::vector<std::string> result;
+    for (const auto& config : cudnn_configs(*cudnn.library, split(slices(), 0), proposals))
+      result.push_back(config->name);
+    return result;
+  };
+  std::vector<std::string> all;
+  for (int index = 1; index <= 101; ++index) all.push_back(fmt::format("cudnn:conv:{}", index));
+  CHECK(names(Proposals::All) == all);
+  CHECK(names(Proposals::Likely) == std::vector<std::string>(all.begin(), all.begin() + 8));
+  cudnn.proposals = engines(1, 2);
+  CHECK(names(Proposals::Likely) == std::vector<std::string>{"cudnn:conv:1", "cudnn:conv:2", all[99], all[100]});
   CHECK(cudnn.alive() == 0);
 }
 

@@ -95,8 +95,8 @@ class FakeCudnn {
 
   std::unique_ptr<Cudnn> library;
   std::deque<FakeDescriptor> made;
-  std::vector<FakeEngine> proposals, fallbacks;       // of the heuristics
-  cudnnStatus_t graph_status = CUDNN_STATUS_SUCCESS;  // of finishing an operation graph
+  std::vector<FakeEngine> proposals, proposals_b, fallbacks;  // of the heuristics
+  cudnnStatus_t graph_status = CUDNN_STATUS_SUCCESS;          // of finishing an operation graph
 
  private:
   static std::size_t size_of(cudnnBackendAttributeType_t type) {
@@ -129,7 +129,7 @@ class FakeCudnn {
       const std::vector<FakeDescriptor> parts = parts_of(from, name);
       const std::size_t filled = std::min(room, parts.size());
       for (std::size_t i = 0; i < filled; ++i) *static_cast<FakeDescriptor**>(elements)[i] = parts[i];
-      *count = static_cast<std::int64_t>(filled);
+      *count = static_cast<std::int64_t>(parts.size());  // of all, also when fewer fit
       return CUDNN_STATUS_SUCCESS;
     }
     const auto& bytes = from.attributes.at(name);
@@ -146,7 +146,9 @@ class FakeCudnn {
     };
     if (name == CUDNN_ATTR_ENGINEHEUR_RESULTS) {
       const auto mode = from.one<cudnnBackendHeurMode_t>(CUDNN_ATTR_ENGINEHEUR_MODE);
-      for (const FakeEngine& engine : mode == CUDNN_HEUR_MODE_A ? proposals : fallbacks) {
+      for (const FakeEngine& engine : mode == CUDNN_HEUR_MODE_A   ? proposals
+                                      : mode == CUDNN_HEUR_MODE_B ? proposals_b
+                                                                  : fallbacks) {
         FakeDescriptor& config = part(CUDNN_BACKEND_ENGINECFG_DESCRIPTOR);
         config.put(CUDNN_ATTR_ENGINECFG_WORKSPACE_SIZE, std::vector{engine.workspace_bytes});
         config.put(CUDNN_ATTR_ENGINECFG_ENGINE, std::vector{&engine});

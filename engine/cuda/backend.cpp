@@ -5,6 +5,7 @@
 
 #include <algorithm>
 #include <array>
+#include <chrono>
 #include <cstring>
 #include <list>
 #include <utility>
@@ -299,15 +300,26 @@ class CudaBackend : public Backend {
     keep_fp32(graph, options_.keep_fp32);
     const NetworkOptions options = network_options(key.task);
     if (options_.mode != Mode::MaxAutotune) return with_predicted_kernels(std::move(graph), options);
+    using Clock = std::chrono::steady_clock;
+    const auto end = Clock::now() + std::chrono::duration_cast<Clock::duration>(
+                                        std::chrono::duration<double>(options_.tuning_seconds));
+    auto left = std::ranges::count(graph.nodes, Op::Conv, &Node::op);
+    std::vector<std::pair<ConvProblem, std::string>> found;  // layers repeat
     const PlanKey plan_key = plan_key_of(key);
     const KernelChoices known = load_choices(environment_.cache_folder, plan_key).value_or(KernelChoices{});
     KernelChoices chosen;
     const KernelChooser choose = [&](const std::string& node, const ConvProblem& problem, const ConvWeights& weights) {
       const std::vector<ConvCandidate> candidates = candidates_for(node, environment_.candidates, problem);
       const auto name = known.find(node);
+      const auto same = std::ranges::find(found, problem, &std::pair<ConvProblem, std::string>::first);
       auto kernel = name == known.end() ? nullptr : named(name->second, candidates, weights);
-      if (kernel == nullptr) kernel = measured_best(runtime_, streams_[0].get(), node, problem, candidates, weights);
+      if (kernel == nullptr && same != found.end()) kernel = named(same->second, candidates, weights);
+      const auto now = Clock::now();
+      const auto share = (end - now) / left--;
+      if (kernel == nullptr)
+        kernel = measured_best(runtime_, streams_[0].get(), node, problem, candidates, weights, now + share);
       chosen[node] = kernel->name();
+      found.emplace_back(problem, kernel->name());
       return kernel;
     };
     auto network = std::make_unique<Network>(runtime_, streams(), std::move(graph), weights_.model().head, lookup(),

@@ -27,6 +27,9 @@ struct BackendOptions {
   // Told once when a batch did not fit into device memory and smaller ones run instead.
   std::function<void(const std::string&)> warn = [](const std::string&) {};
   std::vector<std::string> keep_fp32;  // convolutions, as keep_fp32() takes them
+  // What max-autotune may spend on one network, each convolution an equal part of it. A cap on time and not on
+  // kernels: most take milliseconds, but those that a library compiles a second each.
+  double tuning_seconds = 30;
 };
 
 // What a backend runs on. Tests bring their own.
@@ -40,7 +43,8 @@ struct Environment {
 };
 
 // The GPU of that number, with the libraries found there. Throws Error when it cannot be used.
-Environment open_environment(int device, KernelSource source = KernelSource::Auto);
+Environment open_environment(int device, KernelSource source = KernelSource::Auto,
+                             Proposals proposals = Proposals::Likely);
 
 // What computes dense convolutions on a GPU. Touches no device.
 GpuKernels kernels_of(const Gpu& gpu, KernelSource source);

@@ -46,7 +46,8 @@ void require_valid(const ConvProblem& p) {
 }
 
 // All kernels for one method, in the library's order.
-std::vector<ConvCandidate> expand(const ConvProblem& problem, const ConvMethod& method, const Libraries& libraries) {
+std::vector<ConvCandidate> expand(const ConvProblem& problem, const ConvMethod& method, const Libraries& libraries,
+                                  Proposals proposals) {
   std::vector<ConvCandidate> candidates;
   double seconds = method.predicted_seconds;
   const ConvSplit& split = method.split;
@@ -71,7 +72,7 @@ std::vector<ConvCandidate> expand(const ConvProblem& problem, const ConvMethod& 
     }
     case ConvMethod::Kind::Cudnn: {
       const Cudnn& cudnn = *libraries.cudnn;
-      const auto configs = cudnn_configs(cudnn, split);
+      const auto configs = cudnn_configs(cudnn, split, proposals);
       // The heuristic has weighed the copies of its proposals against each other, so that the first one's count.
       if (!configs.empty()) seconds += copy_seconds(configs.front()->workspace_bytes, libraries.device);
       for (const auto& config : configs)
@@ -85,11 +86,12 @@ std::vector<ConvCandidate> expand(const ConvProblem& problem, const ConvMethod& 
   return candidates;
 }
 
-std::vector<ConvCandidate> library_candidates(const ConvProblem& problem, const Libraries& libraries) {
+std::vector<ConvCandidate> library_candidates(const ConvProblem& problem, const Libraries& libraries,
+                                              Proposals proposals) {
   std::vector<ConvCandidate> candidates;
   for (const ConvMethod& method :
        conv_methods(problem, {libraries.cudnn != nullptr, libraries.cublaslt != nullptr, libraries.device}))
-    std::ranges::move(expand(problem, method, libraries), std::back_inserter(candidates));
+    std::ranges::move(expand(problem, method, libraries, proposals), std::back_inserter(candidates));
   std::ranges::stable_sort(candidates, {}, [](const ConvCandidate& candidate) {
     return std::pair(candidate.compiled, candidate.predicted_seconds);
   });
@@ -117,11 +119,13 @@ std::vector<ConvCandidate> own_candidates(const ConvProblem& problem, const Devi
   return candidates;
 }
 
-std::vector<ConvCandidate> conv_candidates(const ConvProblem& problem, Libraries& libraries, KernelSource source) {
+std::vector<ConvCandidate> conv_candidates(const ConvProblem& problem, Libraries& libraries, KernelSource source,
+                                           Proposals proposals) {
   require_valid(problem);
   std::vector<ConvCandidate> candidates;
   // Depthwise convolutions are ours in any case, where cuDNN is not faster.
-  if (source != KernelSource::Own || problem.groups > 1) candidates = library_candidates(problem, libraries);
+  if (source != KernelSource::Own || problem.groups > 1)
+    candidates = library_candidates(problem, libraries, proposals);
   if (source != KernelSource::Library)
     std::ranges::move(own_candidates(problem, libraries.device, kOwnProposals), std::back_inserter(candidates));
   if (candidates.empty()) throw_none(problem, libraries, source);

@@ -78,13 +78,18 @@ struct ConvCandidate {
   bool compiled = false;  // a library compiles it when it is made, which takes about a second
 };
 
-// All that can compute the problem on the current device, the fastest by prediction first, but those that a library
+// Of what cuDNN's heuristics propose for a convolution: enough that one of them works, or everything, for timing. To
+// list everything takes several times as long.
+enum class Proposals : std::uint8_t { Likely, All };
+
+// What can compute the problem on the current device, the fastest by prediction first, but those that a library
 // has to compile behind: only autotuning should spend that time while there are others. Behind all of a library's come
 // the best few of our own tensor-core kernels, since no device has confirmed their predictions. A library may still
 // refuse one when it is made, with Error; then take the next. Throws Error when there is none, or the problem breaks
 // the rules above.
 std::vector<ConvCandidate> conv_candidates(const ConvProblem& problem, Libraries& libraries,
-                                           KernelSource source = KernelSource::Auto);
+                                           KernelSource source = KernelSource::Auto,
+                                           Proposals proposals = Proposals::Likely);
 
 // All configurations of our own kernels that take the problem, for measurements; the best by prediction first.
 std::vector<ConvCandidate> own_candidates(const ConvProblem& problem, const DeviceTraits& device,

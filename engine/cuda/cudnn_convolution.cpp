@@ -11,8 +11,8 @@
 namespace damoyolo::cuda {
 namespace {
 
-constexpr std::size_t kMaxProposals = 64;  // that are asked of each heuristic
-constexpr std::size_t kMaxConfigs = 8;     // that are kept of a graph
+// Where only the likely ones are wanted: how many a heuristic is asked for, and how many of all are kept.
+constexpr std::size_t kAsked = 64, kKept = 8;
 
 cudnnDataType_t type_of(DType type) {
   switch (type) {
@@ -259,17 +259,21 @@ std::shared_ptr<const CudnnGraph> build_cudnn_graph(const Cudnn& cudnn, const Co
   return GraphBuilder(cudnn, split).build();
 }
 
-std::vector<std::shared_ptr<const CudnnConfig>> cudnn_configs(const Cudnn& cudnn, const ConvSplit& split) {
+std::vector<std::shared_ptr<const CudnnConfig>> cudnn_configs(const Cudnn& cudnn, const ConvSplit& split,
+                                                              Proposals proposals) {
+  const bool all = proposals == Proposals::All;
   std::vector<std::shared_ptr<const CudnnConfig>> configs;
   const auto graph = build_cudnn_graph(cudnn, split);
   if (!graph) return configs;
-  for (const cudnnBackendHeurMode_t mode : {CUDNN_HEUR_MODE_A, CUDNN_HEUR_MODE_FALLBACK}) {
+  for (const cudnnBackendHeurMode_t mode : {CUDNN_HEUR_MODE_A, CUDNN_HEUR_MODE_B, CUDNN_HEUR_MODE_FALLBACK}) {
+    if (mode == CUDNN_HEUR_MODE_B && !all) continue;  // it takes longer than A
     CudnnDescriptor heuristic(cudnn.functions, CUDNN_BACKEND_ENGINEHEUR_DESCRIPTOR);
     heuristic.set(CUDNN_ATTR_ENGINEHEUR_OPERATION_GRAPH, graph->graph()).set(CUDNN_ATTR_ENGINEHEUR_MODE, mode);
     if (!heuristic.finalize_if_supported()) continue;
+    const std::size_t asked = all ? heuristic.count_descriptors(CUDNN_ATTR_ENGINEHEUR_RESULTS) : kAsked;
     for (CudnnDescriptor& config :
-         heuristic.get_descriptors(CUDNN_ATTR_ENGINEHEUR_RESULTS, CUDNN_BACKEND_ENGINECFG_DESCRIPTOR, kMaxProposals)) {
-      if (configs.size() == kMaxConfigs) return configs;
+         heuristic.get_descriptors(CUDNN_ATTR_ENGINEHEUR_RESULTS, CUDNN_BACKEND_ENGINECFG_DESCRIPTOR, asked)) {
+      if (!all && configs.size() == kKept) return configs;
       const CudnnDescriptor engine =
           config.get_descriptor(CUDNN_ATTR_ENGINECFG_ENGINE, CUDNN_BACKEND_ENGINE_DESCRIPTOR);
       if (!is_allowed(engine, split.first)) continue;

@@ -34,9 +34,11 @@ struct CudnnConfig {
   std::int64_t workspace_bytes = 0;  // as far as known before that: copies of tensors that the engine wants dense
 };
 
-// Best first: what heuristic A proposes, then its fallbacks. Only engines that give the same bytes every time, and,
-// for fp32 without TF32, only those that use no tensor cores and convert no inputs.
-std::vector<std::shared_ptr<const CudnnConfig>> cudnn_configs(const Cudnn& cudnn, const ConvSplit& split);
+// Best first: what heuristic A proposes, then the fallbacks; the first few of them, or all, with heuristic B's
+// between. Only engines that give the same bytes every time, and, for fp32 without TF32, only those that use no tensor
+// cores and convert no inputs.
+std::vector<std::shared_ptr<const CudnnConfig>> cudnn_configs(const Cudnn& cudnn, const ConvSplit& split,
+                                                              Proposals proposals = Proposals::Likely);
 
 // The kernel for the first part of a split. Throws Error when cuDNN refuses the configuration.
 std::unique_ptr<ConvKernel> make_cudnn_kernel(const Cudnn& cudnn, const ConvSplit& split,

@@ -38,6 +38,10 @@ CudnnDescriptor CudnnDescriptor::get_descriptor(cudnnBackendAttributeName_t name
   return value;
 }
 
+std::size_t CudnnDescriptor::count_descriptors(cudnnBackendAttributeName_t name) const {
+  return get_raw(name, CUDNN_TYPE_BACKEND_DESCRIPTOR, 0, nullptr);
+}
+
 std::vector<CudnnDescriptor> CudnnDescriptor::get_descriptors(cudnnBackendAttributeName_t name,
                                                               cudnnBackendDescriptorType_t type,
                                                               std::size_t capacity) const {
@@ -64,8 +68,7 @@ std::size_t CudnnDescriptor::get_raw(cudnnBackendAttributeName_t name, cudnnBack
       *cudnn_,
       cudnn_->cudnnBackendGetAttribute(descriptor_, name, type, static_cast<std::int64_t>(capacity), &count, elements),
       "cudnnBackendGetAttribute");
-  // The count may be of all there are, also when fewer fit.
-  return std::min(static_cast<std::size_t>(std::max<std::int64_t>(count, 0)), capacity);
+  return static_cast<std::size_t>(std::max<std::int64_t>(count, 0));
 }
 
 }  // namespace damoyolo::cuda

@@ -1,6 +1,7 @@
 // One descriptor of cuDNN's graph API: created, given attributes, made final, destroyed.
 #pragma once
 
+#include <algorithm>
 #include <array>
 #include <cstdint>
 #include <span>
@@ -83,10 +84,12 @@ class CudnnDescriptor {
   template <typename T>
   std::vector<T> get_all(cudnnBackendAttributeName_t name, std::size_t capacity) const {
     std::vector<T> values(capacity);
-    values.resize(get_raw(name, kCudnnTypeOf<T>, capacity, values.data()));
+    values.resize(std::min(capacity, get_raw(name, kCudnnTypeOf<T>, capacity, values.data())));
     return values;
   }
   CudnnDescriptor get_descriptor(cudnnBackendAttributeName_t name, cudnnBackendDescriptorType_t type) const;
+  // How many there are; only for attributes of which cuDNN says so.
+  std::size_t count_descriptors(cudnnBackendAttributeName_t name) const;
   std::vector<CudnnDescriptor> get_descriptors(cudnnBackendAttributeName_t name, cudnnBackendDescriptorType_t type,
                                                std::size_t capacity) const;
 
@@ -95,7 +98,7 @@ class CudnnDescriptor {
  private:
   CudnnDescriptor& set_raw(cudnnBackendAttributeName_t name, cudnnBackendAttributeType_t type, std::size_t count,
                            const void* elements);
-  // Returns how many elements it wrote.
+  // Returns what cuDNN counts: how many elements it wrote, or how many there are, also when fewer fit.
   std::size_t get_raw(cudnnBackendAttributeName_t name, cudnnBackendAttributeType_t type, std::size_t capacity,
                       void* elements) const;
 

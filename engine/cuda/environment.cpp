@@ -44,14 +44,15 @@ GpuKernels kernels_of(const Gpu& gpu, KernelSource source) {
   return kernels;
 }
 
-Environment open_environment(int device, KernelSource source) {
+Environment open_environment(int device, KernelSource source, Proposals proposals) {
   const GpuList gpus = find_gpus();
   const Gpu& gpu = gpu_at(gpus, device);
   Environment environment;
   environment.runtime = open_runtime(device);
   const auto libraries = std::make_shared<Libraries>(open_libraries());
-  environment.candidates = remembered(
-      [libraries, source](const ConvProblem& problem) { return conv_candidates(problem, *libraries, source); });
+  environment.candidates = remembered([libraries, source, proposals](const ConvProblem& problem) {
+    return conv_candidates(problem, *libraries, source, proposals);
+  });
   environment.gpu = fmt::format("{}, {}.{}", gpu.name, gpu.major, gpu.minor);
   environment.libraries = fmt::format("driver {}, CUDA {}, {}, kernels {}", gpu.driver, gpu.runtime,
                                       fmt::join(libraries->report, ", "), name_of(source));

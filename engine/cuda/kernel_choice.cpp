@@ -66,12 +66,17 @@ std::unique_ptr<ConvKernel> named(const std::string& name, const std::vector<Con
 
 std::unique_ptr<ConvKernel> measured_best(Runtime& runtime, StreamHandle stream, const std::string& node,
                                           const ConvProblem& problem, const std::vector<ConvCandidate>& candidates,
-                                          const ConvWeights& weights) {
+                                          const ConvWeights& weights, std::chrono::steady_clock::time_point deadline) {
   if (candidates.size() == 1) return predicted_best(node, candidates, weights);
+  std::vector<ConvCandidate> in_turn = candidates;
+  std::ranges::stable_sort(in_turn, {}, [](const ConvCandidate& candidate) {
+    return std::pair(candidate.compiled, candidate.predicted_seconds);
+  });
+  TimingOptions timing;
+  timing.deadline = deadline;
   std::unique_ptr<ConvKernel> best;
-  const auto times = time_candidates(runtime, stream, problem, candidates, weights, {}, &best);
-  if (best == nullptr) none_works(node, times.empty() ? "" : times.back().error);
-  return best;
+  time_candidates(runtime, stream, problem, in_turn, weights, timing, &best);
+  return best != nullptr ? std::move(best) : predicted_best(node, candidates, weights);
 }
 
 }  // namespace damoyolo::cuda

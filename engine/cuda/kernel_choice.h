@@ -1,6 +1,7 @@
 // From the candidates for a convolution to the kernel that is used.
 #pragma once
 
+#include <chrono>
 #include <functional>
 #include <memory>
 #include <string>
@@ -29,10 +30,11 @@ std::unique_ptr<ConvKernel> predicted_best(const std::string& node, const std::v
 std::unique_ptr<ConvKernel> named(const std::string& name, const std::vector<ConvCandidate>& candidates,
                                   const ConvWeights& weights);
 
-// The one that takes the least time (time_candidates); not timed when it is the only one. What cannot be made or run
-// is passed over; throws Error naming the node when nothing is left.
+// The one that takes the least time (time_candidates), of those whose turn comes before the deadline: the best by
+// prediction first, those to compile last. Without timing when it is the only one or there is no time for any. What
+// cannot be made or run is passed over; throws Error naming the node when nothing is left.
 std::unique_ptr<ConvKernel> measured_best(Runtime& runtime, StreamHandle stream, const std::string& node,
                                           const ConvProblem& problem, const std::vector<ConvCandidate>& candidates,
-                                          const ConvWeights& weights);
+                                          const ConvWeights& weights, std::chrono::steady_clock::time_point deadline);
 
 }  // namespace damoyolo::cuda

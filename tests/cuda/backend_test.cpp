@@ -120,6 +120,7 @@ BackendOptions options(int max_batch, Mode mode = Mode::Default) {
   result.precision = Precision::Fp32;
   result.max_batch = max_batch;
   result.mode = mode;
+  result.tuning_seconds = 3600;  // no test is as slow
   return result;
 }
 
@@ -405,6 +406,34 @@ TEST_CASE("cuda backend: autotuning takes the fastest kernel, and remembers it")
   CHECK(timed > 100);
   plan_of(Mode::MaxAutotune);
   CHECK(timed == 0);
+}
+
+TEST_CASE("cuda backend: autotuning times what layers have in common once, and ends when its time is used up") {
+  double seconds = 0;
+  std::vector<ConvProblem> problems, made;
+  const CandidateSource two = [&](const ConvProblem& problem) {
+    if (std::ranges::find(problems, problem) == problems.end()) problems.push_back(problem);
+    std::vector<ConvCandidate> candidates;
+    for (const auto& [name, time] : {std::pair{"slow", 3.0}, {"fast", 1.0}})
+      candidates.push_back({name, time, [&, problem, name = name, time = time](const ConvWeights& weights) {
+                              made.push_back(problem);
+                              return std::make_unique<Timed>(problem, weights, name, time, seconds);
+                            }});
+    return candidates;
+  };
+  const auto plan_of = [&](double tuning_seconds) {
+    BackendOptions tuned = options(1, Mode::MaxAutotune);
+    tuned.tuning_seconds = tuning_seconds;
+    Device device(tuned, two);
+    device.runtime->elapsed = [&] { return seconds; };
+    made.clear();
+    return device.backend->plan_text(1);
+  };
+  CHECK(plan_of(3600).find("slow") == std::string::npos);
+  const std::size_t convolutions = made.size() - problems.size();  // each first one has tried both
+  CHECK(convolutions > problems.size());
+  CHECK(plan_of(0).find("fast") == std::string::npos);  // the first of the list stands untimed
+  CHECK(made.size() == convolutions);
 }
 
 TEST_CASE("cuda backend: steps are timed by themselves, beside other kernels where that is asked for") {
