@@ -160,6 +160,10 @@ struct AnyOfBlock {
 // order of their numbers. True in the block that comes last, which then has all; the others have nothing left to do.
 // The T threads, the block's first, all take part; any(value) is a barrier of them that tells whether one gave true.
 // workspace: the tile's [split][N][T][4]; ticket: the tile's, 0 before and after.
+//
+// One thread takes the ticket for all: its block's sums come before it by the first barrier, and reading the others'
+// after it by the second. Barriers and the ticket's order add up (PTX's causality order is transitive), and taking
+// tickets is a chain of read-modify-writes, so that the last one has seen the release of each block before it.
 template <int T, int N, typename Any = AnyOfBlock>
 __device__ __forceinline__ bool add_shares(float* workspace, unsigned* ticket, int share, int split,
                                            float (&sums)[N][4], Any any = {}) {
@@ -170,9 +174,8 @@ __device__ __forceinline__ bool add_shares(float* workspace, unsigned* ticket, i
   any(false);
   bool last = false;
   if (threadIdx.x == 0) {
-    __threadfence();  // the block's sums are seen before its ticket, and the others' tickets before their sums
-    last = atomicInc(ticket, static_cast<unsigned>(split - 1)) == static_cast<unsigned>(split - 1);
-    __threadfence();
+    const auto last_ticket = static_cast<unsigned>(split - 1);
+    last = count_up_acq_rel(ticket, last_ticket) == last_ticket;
   }
   if (!any(last)) return false;
 #pragma unroll

@@ -58,15 +58,29 @@ __device__ __forceinline__ unsigned shared_address(const void* pointer) {
 }
 #endif
 
-// Starts to copy 16 bytes from global to shared memory, both at multiples of 16 bytes, past L1. Where not `valid`,
-// zeros are written and nothing is read.
-__device__ __forceinline__ void cp_async_16(void* to, const void* from, bool valid) {
+// Counts up one that goes from 0 to `last` and begins again, and returns what it was. What this thread has seen or
+// written before is seen by whoever counts after it, on the whole device: a release and an acquire in one.
+__device__ __forceinline__ unsigned count_up_acq_rel(unsigned* counter, unsigned last) {
 #ifdef __CUDACC__
-  asm volatile("cp.async.cg.shared.global.L2::128B [%0], [%1], 16, %2;" ::"r"(shared_address(to)), "l"(from),
-               "r"(valid ? 16 : 0)
-               : "memory");
+  unsigned before;
+  asm volatile("atom.acq_rel.gpu.global.inc.u32 %0, [%1], %2;" : "=r"(before) : "l"(counter), "r"(last) : "memory");
+  return before;
 #else
-  simt::copy_16(to, from, valid);
+  return atomicInc(counter, last);
+#endif
+}
+
+// Starts to copy 16 bytes from global to shared memory, both at multiples of 16 bytes, past L1. Where not `valid`,
+// zeros are written and nothing is read; where not `wanted`, nothing is done.
+__device__ __forceinline__ void cp_async_16(void* to, const void* from, bool valid, bool wanted = true) {
+#ifdef __CUDACC__
+  asm volatile(
+      "{.reg .pred wanted; setp.ne.b32 wanted, %3, 0;\n"
+      "@wanted cp.async.cg.shared.global.L2::128B [%0], [%1], 16, %2;}" ::"r"(shared_address(to)),
+      "l"(from), "r"(valid ? 16 : 0), "r"(static_cast<int>(wanted))
+      : "memory");
+#else
+  if (wanted) simt::copy_16(to, from, valid);
 #endif
 }
 
