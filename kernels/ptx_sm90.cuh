@@ -1,5 +1,6 @@
-// Instructions of compute capability 9.0 (sm_90a), as small named functions: barriers in shared memory, bulk tensor
-// copies, products of warpgroups. Addresses are those of the shared window, in bytes. Tests run emulations of the
+// Instructions of compute capability 9.0 (sm_90a), as small named functions: clusters of blocks, barriers in shared
+// memory, bulk tensor copies, products of warpgroups. Addresses are those of the shared window, in bytes: of the
+// block's own shared memory, or, where a function says so, of any block's of the cluster. Tests run emulations of the
 // same names on the host, tests/simt/hopper.h.
 #pragma once
 
@@ -30,19 +31,103 @@ __device__ __forceinline__ std::uint64_t matrix_descriptor(std::uint32_t address
 
 #ifdef __CUDACC__
 
+// The block's number in its cluster, and how many blocks that has (LaunchShape::cluster).
+__device__ __forceinline__ int cluster_rank() {
+  int rank;
+  asm("mov.u32 %0, %%cluster_ctarank;" : "=r"(rank));
+  return rank;
+}
+__device__ __forceinline__ int cluster_size() {
+  int size;
+  asm("mov.u32 %0, %%cluster_nctaid.x;" : "=r"(size));
+  return size;
+}
+
+// The barrier of a cluster, in two halves: nobody's wait ends before all threads of the cluster have arrived, but for
+// those that have ended. What they wrote before, anywhere, is seen behind it. Whole warps take part. A block must not
+// touch another's shared memory before the first wait, for the other may not have started, nor after the other's end.
+__device__ __forceinline__ void cluster_arrive() {
+  asm volatile("barrier.cluster.arrive.release.aligned;" ::: "memory");
+}
+__device__ __forceinline__ void cluster_wait() { asm volatile("barrier.cluster.wait.acquire.aligned;" ::: "memory"); }
+
+// The same where there is nothing to be seen but what fence_mbarrier_init() covers; saves waiting for earlier writes.
+__device__ __forceinline__ void cluster_arrive_relaxed() {
+  asm volatile("barrier.cluster.arrive.relaxed.aligned;" ::: "memory");
+}
+
+// The address of the same place in the shared memory of the cluster's block `rank`.
+__device__ __forceinline__ std::uint32_t shared_address_in(std::uint32_t address, int rank) {
+  std::uint32_t there;
+  asm("mapa.shared::cluster.u32 %0, %1, %2;" : "=r"(there) : "r"(address), "r"(rank));
+  return there;
+}
+
+// 16 bytes at a multiple of 16 in the shared memory of any block of the cluster.
+__device__ __forceinline__ void cluster_load(float (&to)[4], std::uint32_t address) {
+  asm volatile("ld.shared::cluster.v4.f32 {%0, %1, %2, %3}, [%4];"
+               : "=f"(to[0]), "=f"(to[1]), "=f"(to[2]), "=f"(to[3])
+               : "r"(address)
+               : "memory");
+}
+__device__ __forceinline__ void cluster_store(std::uint32_t address, const float (&from)[4]) {
+  asm volatile("st.shared::cluster.v4.f32 [%0], {%1, %2, %3, %4};" ::"r"(address), "f"(from[0]), "f"(from[1]),
+               "f"(from[2]), "f"(from[3])
+               : "memory");
+}
+
+// True for one lane of a warp, all of which come here, and always the same one; which one is the device's affair.
+__device__ __forceinline__ bool elect_one() {
+  int elected;
+  asm volatile(
+      "{\n"
+      ".reg .pred elected;\n"
+      "elect.sync _|elected, 0xffffffff;\n"
+      "selp.b32 %0, 1, 0, elected;\n"
+      "}"
+      : "=r"(elected));
+  return elected != 0;
+}
+
+// The threads of a warpgroup, all of which come here, have N registers each from here on: more than before, for which
+// they wait until other warpgroups have given theirs, or fewer. The kernel has launch bounds.
+template <int N>
+__device__ __forceinline__ void take_registers() {
+  static_assert(N >= 24 && N <= 256 && N % 8 == 0);
+  asm volatile("setmaxnreg.inc.sync.aligned.u32 %0;" ::"n"(N));
+}
+template <int N>
+__device__ __forceinline__ void give_registers() {
+  static_assert(N >= 24 && N <= 256 && N % 8 == 0);
+  asm volatile("setmaxnreg.dec.sync.aligned.u32 %0;" ::"n"(N));
+}
+
 // A barrier is 8 bytes. Its phase ends when `count` have arrived and all bytes that were announced have come; then
 // the next begins.
 __device__ __forceinline__ void mbarrier_init(std::uint32_t barrier, unsigned count) {
   asm volatile("mbarrier.init.shared::cta.b64 [%0], %1;" ::"r"(barrier), "r"(count) : "memory");
 }
 
-// Makes new barriers known to the copy engine; __syncthreads() makes them known to the block.
+// Makes new barriers known to the copy engine and, behind the cluster's barrier, to its other blocks; __syncthreads()
+// makes them known to the block.
 __device__ __forceinline__ void fence_mbarrier_init() {
   asm volatile("fence.mbarrier_init.release.cluster;" ::: "memory");
 }
 
 __device__ __forceinline__ void mbarrier_arrive(std::uint32_t barrier) {
   asm volatile("mbarrier.arrive.shared::cta.b64 _, [%0];" ::"r"(barrier) : "memory");
+}
+
+// At the barrier of any block of the cluster. What this thread wrote before, anywhere, is seen by those whose
+// mbarrier_wait_cluster it ends; it waits for these writes.
+__device__ __forceinline__ void mbarrier_arrive_cluster(std::uint32_t barrier) {
+  asm volatile("mbarrier.arrive.release.cluster.shared::cluster.b64 _, [%0];" ::"r"(barrier) : "memory");
+}
+
+// The same where no other block has to see a write, such as when a buffer has been read: it waits for nothing, and
+// mbarrier_wait is enough.
+__device__ __forceinline__ void mbarrier_arrive_cluster_relaxed(std::uint32_t barrier) {
+  asm volatile("mbarrier.arrive.shared::cluster.b64 _, [%0];" ::"r"(barrier) : "memory");
 }
 
 __device__ __forceinline__ void mbarrier_arrive_expect(std::uint32_t barrier, unsigned bytes) {
@@ -56,6 +141,19 @@ __device__ __forceinline__ void mbarrier_wait(std::uint32_t barrier, unsigned pa
       ".reg .pred ended;\n"
       "again:\n"
       "mbarrier.try_wait.parity.shared::cta.b64 ended, [%0], %1;\n"
+      "@!ended bra again;\n"
+      "}" ::"r"(barrier),
+      "r"(parity)
+      : "memory");
+}
+
+// The same where threads of other blocks arrive: sees what they wrote before, too. It empties L1.
+__device__ __forceinline__ void mbarrier_wait_cluster(std::uint32_t barrier, unsigned parity) {
+  asm volatile(
+      "{\n"
+      ".reg .pred ended;\n"
+      "again:\n"
+      "mbarrier.try_wait.parity.acquire.cluster.shared::cta.b64 ended, [%0], %1;\n"
       "@!ended bra again;\n"
       "}" ::"r"(barrier),
       "r"(parity)
@@ -100,6 +198,52 @@ __device__ __forceinline__ void tensor_load(std::uint32_t to, const CUtensorMap&
       "%6}], [%2];" ::"r"(to),
       "l"(&map), "r"(barrier), "r"(x0), "r"(x1), "r"(x2), "r"(x3)
       : "memory");
+}
+
+// The same for every block of the cluster whose bit is set in `mask`: box and bytes come to the same places in each.
+__device__ __forceinline__ void tensor_load_multicast(std::uint32_t to, const CUtensorMap& map, std::uint32_t barrier,
+                                                      std::uint16_t mask, int x0, int x1, int x2) {
+  asm volatile(
+      "cp.async.bulk.tensor.3d.shared::cluster.global.tile.mbarrier::complete_tx::bytes.multicast::cluster [%0], [%1, "
+      "{%4, %5, %6}], [%2], %3;" ::"r"(to),
+      "l"(&map), "r"(barrier), "h"(mask), "r"(x0), "r"(x1), "r"(x2)
+      : "memory");
+}
+__device__ __forceinline__ void tensor_load_multicast(std::uint32_t to, const CUtensorMap& map, std::uint32_t barrier,
+                                                      std::uint16_t mask, int x0, int x1, int x2, int x3) {
+  asm volatile(
+      "cp.async.bulk.tensor.4d.shared::cluster.global.tile.mbarrier::complete_tx::bytes.multicast::cluster [%0], [%1, "
+      "{%4, %5, %6, %7}], [%2], %3;" ::"r"(to),
+      "l"(&map), "r"(barrier), "h"(mask), "r"(x0), "r"(x1), "r"(x2), "r"(x3)
+      : "memory");
+}
+
+// Makes what this thread has written to shared memory known to bulk copies that are issued behind the next barrier.
+__device__ __forceinline__ void fence_async_shared() { asm volatile("fence.proxy.async.shared::cta;" ::: "memory"); }
+
+// Copies the box at `from`, a multiple of 8 spans, to the tensor, from these elements on, innermost first. What lies
+// outside the tensor is not written. The map has steps of 1.
+__device__ __forceinline__ void tensor_store(const CUtensorMap& map, std::uint32_t from, int x0, int x1, int x2,
+                                             int x3) {
+  asm volatile("cp.async.bulk.tensor.4d.global.shared::cta.tile.bulk_group [%0, {%2, %3, %4, %5}], [%1];" ::"l"(&map),
+               "r"(from), "r"(x0), "r"(x1), "r"(x2), "r"(x3)
+               : "memory");
+}
+
+// What this thread has stored since its last commit becomes a group; it may be empty.
+__device__ __forceinline__ void store_commit() { asm volatile("cp.async.bulk.commit_group;" ::: "memory"); }
+
+// Until the shared memory of all of this thread's groups but the latest `Pending` has been read. Before it ends, a
+// block must wait so for all.
+template <int Pending>
+__device__ __forceinline__ void store_wait_read() {
+  asm volatile("cp.async.bulk.wait_group.read %0;" ::"n"(Pending) : "memory");
+}
+
+// Until they have been written, too, and this thread sees it. Other kernels see it once this one has ended.
+template <int Pending>
+__device__ __forceinline__ void store_wait() {
+  asm volatile("cp.async.bulk.wait_group %0;" ::"n"(Pending) : "memory");
 }
 
 // Before a wgmma that uses registers which anything else has touched since the last one was waited for.

@@ -3,6 +3,11 @@
 // only at barriers, in rising order in one block and falling order in the next, so that a missing barrier shows.
 // A barrier that not all reach, a shuffle from a lane that takes no part, or an exception fails the launch with a
 // message that says where. Device memory is host memory. Nothing here is safe from more than one thread.
+//
+// The blocks of a cluster run together. One goes on for as long as it can before another's turn comes, so that a
+// missing barrier of the cluster shows, too; the threads' order changes from cluster to cluster, and the blocks' from
+// two clusters to the next two. Such blocks have dynamic shared memory only: what a kernel declares as __shared__ is
+// one variable for all, which nothing here notices.
 #pragma once
 
 #include <algorithm>
@@ -41,10 +46,14 @@ using std::min;
 namespace simt {
 
 constexpr std::size_t kMaxSharedBytes = 227 * 1024;
+constexpr unsigned kMaxCluster = 8;  // blocks
 
 // The dynamic shared memory of the running block, aligned to 128 bytes, filled with NaN patterns when it starts.
 void* dynamic_shared();
 std::size_t shared_bytes();
+
+// The same of any block of the running cluster. Throws Error when that block has ended.
+void* dynamic_shared_of(int rank);
 
 // Where in the kernel a barrier or exchange stands.
 struct Site {
@@ -63,16 +72,25 @@ std::uint64_t exchange(unsigned mask, std::uint64_t value, int source, Site site
 unsigned vote(unsigned mask, bool value, Site site);
 int lane();
 int thread();             // of the block, 0 and on
-unsigned block_number();  // of the running block among all that this program has run, 1 and on
+int thread_of_cluster();  // the first block's threads are the first
+int cluster_rank();       // of the block in its cluster
+int cluster_size();       // 1 without a cluster
+// Of the running cluster among all that this program has run, 1 and on. A block without one counts as a cluster.
+unsigned cluster_number();
+
+// The two halves of a cluster's barrier, where threads that have ended count as arrived. Each warp comes as a whole.
+void cluster_arrive(Site site);
+void cluster_wait(Site site);
+bool cluster_has_met();  // whether all have arrived at its first barrier
 
 // Lets other threads go on until `ready` gives true. `what` names the wait in the report of one that never ends.
 void wait_until(const std::function<bool()>& ready, const char* what, Site site);
 
-// Work that goes on beside the threads of a block, such as bulk copies.
+// Work that goes on beside the threads of a cluster, such as bulk copies.
 struct Engine {
-  void (*start)(bool falling);  // before each block; `falling`: the order in which its threads take turns
+  void (*start)(bool falling);  // before each cluster; `falling`: the order in which its threads take turns
   bool (*advance)();            // when no thread can go on: does one piece of work; false when there is none
-  void (*finish)();             // after each block; throws Error where work is left
+  void (*finish)();             // after each cluster; throws Error where work is left
 };
 void attach(const Engine& engine);
 
@@ -178,10 +196,13 @@ using cudaStream_t = struct CUstream_st*;
 
 enum cudaMemcpyKind { cudaMemcpyHostToDevice, cudaMemcpyDeviceToHost, cudaMemcpyDeviceToDevice };
 enum cudaFuncAttribute { cudaFuncAttributeMaxDynamicSharedMemorySize };
-enum cudaLaunchAttributeID { cudaLaunchAttributeProgrammaticStreamSerialization };
+enum cudaLaunchAttributeID { cudaLaunchAttributeClusterDimension, cudaLaunchAttributeProgrammaticStreamSerialization };
 struct cudaLaunchAttribute {
   cudaLaunchAttributeID id;
-  struct {
+  union {
+    struct {
+      unsigned x, y, z;
+    } clusterDim;
     int programmaticStreamSerializationAllowed;
   } val;
 };

@@ -45,16 +45,16 @@ struct Copies {
     bool valid;
     void run() const { valid ? std::memcpy(to, from, 16) : std::memset(to, 0, 16); }
   };
-  unsigned block = 0;
+  unsigned cluster = 0;
   std::vector<Copy> copies;
   std::vector<std::size_t> groups;  // how many copies had been started when each was committed
 };
 
 Copies& copies_of_thread() {
   static std::vector<Copies> all;
-  const auto thread = static_cast<std::size_t>(simt::thread());
+  const auto thread = static_cast<std::size_t>(simt::thread_of_cluster());
   if (all.size() <= thread) all.resize(thread + 1);
-  if (all[thread].block != block_number()) all[thread] = {block_number(), {}, {}};
+  if (all[thread].cluster != cluster_number()) all[thread] = {cluster_number(), {}, {}};
   return all[thread];
 }
 
@@ -114,7 +114,7 @@ std::size_t bank_conflicts() { return conflicts; }
 
 void copy_16(void* to, const void* from, bool valid) {
   const Copies::Copy copy{to, from, valid};
-  if (block_number() / 2 % 2 == 0)
+  if (cluster_number() / 2 % 2 == 0)
     copy.run();
   else
     copies_of_thread().copies.push_back(copy);

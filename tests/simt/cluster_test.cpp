@@ -1,0 +1,325 @@
+// Clusters of blocks on the host: what they must do, and the faults they must report.
+#include <doctest/doctest.h>
+#include <hopper.h>
+
+#include <string>
+#include <vector>
+
+#include "kernels/launch.h"
+#include "kernels/numeric.cuh"
+#include "kernels/ptx_sm90.cuh"
+#include "kernels/tensor_map.h"
+
+namespace damoyolo::kernels {
+namespace {
+
+using Kernel = void (*)(CUtensorMap, float*);
+
+struct Launch {
+  unsigned cluster = 2, threads = 32, clusters = 4;
+  float* out = nullptr;
+  CUtensorMap map{};
+};
+
+std::string run(Kernel kernel, const Launch& how = {}) {
+  try {
+    launch("test", kernel, {how.cluster * how.clusters, how.threads, 16 * 1024, how.cluster}, {}, how.map, how.out);
+  } catch (const std::exception& error) {
+    return error.what();
+  }
+  return "";
+}
+bool contains(const std::string& text, const char* part) { return text.find(part) != std::string::npos; }
+
+// A barrier and, behind it, room for a box or packets.
+std::uint32_t barrier() { return shared_address(dynamic_shared<std::uint64_t>()); }
+std::uint32_t room() { return (barrier() + 8 + 1023) / 1024 * 1024; }
+
+void cluster_barrier() {
+  cluster_arrive();
+  cluster_wait();
+}
+
+// Every thread's packet is added over the blocks of its cluster.
+__global__ void sum_kernel(CUtensorMap, float* out) {
+  const std::uint32_t mine = room() + threadIdx.x * 16;
+  const unsigned block = blockIdx.y * gridDim.x + blockIdx.x;
+  const float packet[4] = {static_cast<float>(block), static_cast<float>(threadIdx.x),
+                           static_cast<float>(cluster_rank()), 1.0f};
+  cluster_store(mine, packet);
+  cluster_barrier();
+  float* const sums = out + (block * blockDim.x + threadIdx.x) * 4;
+  for (int rank = 0; rank < cluster_size(); ++rank) {
+    float theirs[4];
+    cluster_load(theirs, shared_address_in(mine, rank));
+    for (int i = 0; i < 4; ++i) sums[i] += theirs[i];
+  }
+  cluster_barrier();
+}
+
+TEST_CASE("cluster: blocks read each other's shared memory") {
+  constexpr unsigned kThreads = 40;  // no whole warps
+  for (const unsigned size : {1u, 2u, 3u, 8u}) {
+    const dim3 grid(size * 3, 2);
+    std::vector<float> sums(grid.x * grid.y * kThreads * 4);
+    const Stream stream{.overlap = size % 2 == 0};  // with another attribute of the launch, and without
+    launch("sum", sum_kernel, {grid, kThreads, 16 * 1024, size}, stream, CUtensorMap{}, sums.data());
+    const auto blocks = static_cast<float>(size);
+    for (unsigned block = 0; block < grid.x * grid.y; ++block) {
+      const auto first = static_cast<float>(block / size * size);
+      for (unsigned thread = 0; thread < kThreads; ++thread) {
+        const float* sum = &sums[(block * kThreads + thread) * 4];
+        CHECK(sum[0] == first * blocks + blocks * (blocks - 1) / 2);
+        CHECK(sum[1] == static_cast<float>(thread) * blocks);
+        CHECK(sum[2] == blocks * (blocks - 1) / 2);
+        CHECK(sum[3] == blocks);
+      }
+    }
+  }
+}
+
+// Block r writes where block r + 1 reads, with a barrier between them or not.
+template <bool Barrier>
+__global__ void neighbour_kernel(CUtensorMap, float* out) {
+  cluster_barrier();
+  const std::uint32_t packet = room() + threadIdx.x * 16;
+  const float mine[4] = {static_cast<float>(cluster_rank())};
+  cluster_store(shared_address_in(packet, (cluster_rank() + 1) % cluster_size()), mine);
+  if (Barrier) cluster_barrier();
+  float theirs[4];
+  cluster_load(theirs, packet);
+  out[blockIdx.x * blockDim.x + threadIdx.x] = theirs[0];
+  cluster_barrier();
+}
+
+TEST_CASE("cluster: a missing barrier shows in the first blocks of some clusters and the last of others") {
+  constexpr std::size_t kThreads = 32;
+  std::vector<float> with(8 * kThreads), without(8 * kThreads);
+  CHECK(run(neighbour_kernel<true>, {.out = with.data()}) == "");
+  CHECK(run(neighbour_kernel<false>, {.out = without.data()}) == "");
+  int right[2] = {};
+  for (std::size_t i = 0; i < with.size(); ++i) {
+    const std::size_t rank = i / kThreads % 2;
+    CHECK(with[i] == static_cast<float>(1 - rank));
+    if (without[i] == static_cast<float>(1 - rank)) ++right[rank];
+  }
+  CHECK(right[0] == 2 * kThreads);
+  CHECK(right[1] == 2 * kThreads);
+}
+
+// The last block of a cluster waits until all have arrived at its barrier.
+__global__ void arrive_kernel(CUtensorMap, float* out) {
+  const int last = cluster_size() - 1;
+  if (cluster_rank() == last && threadIdx.x == 0) mbarrier_init(barrier(), cluster_size() * blockDim.x);
+  cluster_barrier();
+  out[blockIdx.x * blockDim.x + threadIdx.x] = 1;
+  mbarrier_arrive_cluster(shared_address_in(barrier(), last));
+  if (cluster_rank() == last) {
+    mbarrier_wait_cluster(barrier(), 0);
+    for (unsigned i = 0; i < cluster_size() * blockDim.x; ++i)
+      if (out[(blockIdx.x - static_cast<unsigned>(last)) * blockDim.x + i] == 0) out[0] = -1;
+  }
+  cluster_barrier();
+}
+
+TEST_CASE("cluster: threads arrive at another block's barrier") {
+  std::vector<float> arrived(3 * 4 * 32);
+  CHECK(run(arrive_kernel, {.cluster = 3, .out = arrived.data()}) == "");
+  CHECK(arrived == std::vector<float>(arrived.size(), 1.0f));
+}
+
+// 64 rows of 64 numbered elements.
+struct Rows {
+  std::vector<std::uint16_t> values = std::vector<std::uint16_t>(64 * 64);
+  Rows() {
+    for (std::size_t i = 0; i < values.size(); ++i) values[i] = static_cast<std::uint16_t>(i + 1);
+  }
+  CUtensorMap map() const {
+    TensorMap map;
+    map.data = values.data();
+    map.rank = 3;
+    map.size = {64, 64, 1};
+    map.strides = {128, 64 * 128};
+    map.box = {64, 8, 1};
+    return encode(map, "test");
+  }
+};
+constexpr unsigned kBoxBytes = 64 * 8 * 2;
+
+std::uint16_t first_element() {
+  std::uint16_t bits = 0;
+  std::memcpy(&bits, simt::shared_pointer(room(), 2), 2);
+  return bits;
+}
+
+// Block 1 brings rows 8 and on to itself and to block 3.
+__global__ void multicast_kernel(CUtensorMap map, float* out) {
+  const bool receives = cluster_rank() % 2 == 1;
+  if (threadIdx.x == 0) {
+    mbarrier_init(barrier(), 1);
+    fence_mbarrier_init();
+    if (receives) mbarrier_arrive_expect(barrier(), kBoxBytes);
+  }
+  cluster_arrive_relaxed();
+  cluster_wait();
+  if (cluster_rank() == 1 && threadIdx.x == 0) tensor_load_multicast(room(), map, barrier(), 0b1010, 0, 8, 0);
+  if (receives) mbarrier_wait(barrier(), 0);
+  cluster_barrier();
+  out[blockIdx.x] = first_element();
+}
+
+TEST_CASE("cluster: a multicast copy comes to the blocks of its mask, and to no other") {
+  const Rows rows;
+  std::vector<float> seen(4 * 4);
+  CHECK(run(multicast_kernel, {.cluster = 4, .out = seen.data(), .map = rows.map()}) == "");
+  for (std::size_t block = 0; block < seen.size(); ++block) CHECK(seen[block] == (block % 2 ? 8 * 64 + 1 : 0xffff));
+}
+
+// Block 0 brings both blocks two boxes to the same place; block 1 says, or does not say, when it has read the first.
+template <bool Wait>
+__global__ void refill_kernel(CUtensorMap map, float* out) {
+  const std::uint32_t full = barrier(), empty = barrier() + 8;
+  if (threadIdx.x == 0) {
+    mbarrier_init(full, 1);
+    mbarrier_init(empty, 2);
+  }
+  cluster_barrier();
+  if (threadIdx.x == 0)
+    for (unsigned turn = 0; turn < 2; ++turn) {
+      if (Wait && turn > 0) mbarrier_wait(empty, 0);
+      mbarrier_arrive_expect(full, kBoxBytes);
+      if (cluster_rank() == 0) tensor_load_multicast(room(), map, full, 0b11, 0, static_cast<int>(8 * turn), 0);
+      mbarrier_wait(full, turn);
+      out[blockIdx.x * 2 + turn] = first_element();
+      for (int rank = 0; rank < 2; ++rank) mbarrier_arrive_cluster_relaxed(shared_address_in(empty, rank));
+    }
+  cluster_barrier();
+}
+
+TEST_CASE("cluster: filling another block's buffer before it has been read shows") {
+  const Rows rows;
+  std::vector<float> seen(8 * 2);
+  CHECK(run(refill_kernel<true>, {.out = seen.data(), .map = rows.map()}) == "");
+  for (std::size_t i = 0; i < seen.size(); ++i) CHECK(seen[i] == (i % 2 ? 8 * 64 + 1 : 1));
+  CHECK(run(refill_kernel<false>, {.out = seen.data(), .map = rows.map()}) != "");
+}
+
+__global__ void elect_kernel(CUtensorMap, float* out) {
+  for (int i = 0; i < 2; ++i)
+    if (elect_one()) out[blockIdx.x * blockDim.x + threadIdx.x] += 1;
+  take_registers<232>();
+  give_registers<40>();
+}
+__global__ void half_elects_kernel(CUtensorMap, float*) {
+  if (threadIdx.x < 16) elect_one();
+}
+
+TEST_CASE("cluster: a warp elects one lane, always the same, but not always the first") {
+  std::vector<float> elected(2 * 64);
+  CHECK(run(elect_kernel, {.cluster = 1, .threads = 64, .clusters = 2, .out = elected.data()}) == "");
+  bool first_in_both = true;
+  for (std::size_t warp = 0; warp < 4; ++warp) {
+    int lanes = 0;
+    for (std::size_t lane = 0; lane < 32; ++lane) {
+      const float times = elected[warp * 32 + lane];
+      CHECK((times == 0 || times == 2));
+      lanes += times > 0;
+    }
+    CHECK(lanes == 1);
+    first_in_both = first_in_both && elected[warp * 32] > 0;
+  }
+  CHECK_FALSE(first_in_both);
+  CHECK(contains(run(half_elects_kernel), "the warp "));
+}
+
+__global__ void no_first_barrier_kernel(CUtensorMap, float*) {
+  float packet[4];
+  cluster_load(packet, shared_address_in(room(), 1 - cluster_rank()));
+  cluster_barrier();
+}
+__global__ void no_last_barrier_kernel(CUtensorMap, float*) {
+  cluster_barrier();
+  float packet[4];
+  cluster_load(packet, shared_address_in(room(), 1 - cluster_rank()));
+}
+__global__ void late_copy_kernel(CUtensorMap map, float*) {
+  mbarrier_init(barrier(), 1);
+  cluster_barrier();
+  if (cluster_rank() == 1) return;
+  tensor_load_multicast(room(), map, barrier(), 0b10, 0, 0, 0);
+  mbarrier_wait(barrier(), 0);
+}
+__global__ void outside_kernel(CUtensorMap, float*) {
+  cluster_barrier();
+  float packet[4];
+  cluster_load(packet, shared_address_in(room(), 2));
+}
+__global__ void outside_mask_kernel(CUtensorMap map, float*) {
+  cluster_barrier();
+  tensor_load_multicast(room(), map, barrier(), 0b110, 0, 0, 0);
+}
+__global__ void waits_elsewhere_kernel(CUtensorMap, float*) {
+  cluster_barrier();
+  mbarrier_wait(shared_address_in(barrier(), 1 - cluster_rank()), 0);
+}
+__global__ void misplaced_packet_kernel(CUtensorMap, float*) {
+  float packet[4];
+  cluster_load(packet, room() + 8);
+}
+
+TEST_CASE("cluster: uses of shared memory that a device would not define are reported") {
+  const Rows rows;
+  CHECK(contains(run(no_first_barrier_kernel), "before a cluster barrier"));
+  CHECK(contains(run(no_last_barrier_kernel), "is used when it has ended"));
+  CHECK(contains(run(late_copy_kernel, {.threads = 1, .map = rows.map()}), "is used when it has ended"));
+  CHECK(contains(run(outside_kernel), "is of block 2 of a cluster of 2"));
+  CHECK(contains(run(outside_mask_kernel, {.threads = 1, .map = rows.map()}), "of which a cluster of 2 has not all"));
+  CHECK(contains(run(waits_elsewhere_kernel), "where only its own will do"));
+  CHECK(contains(run(misplaced_packet_kernel), "expected a multiple of 16"));
+}
+
+__global__ void one_block_does_not_arrive_kernel(CUtensorMap, float*) {
+  if (cluster_rank() == 1) {
+    mbarrier_init(barrier(), 64);
+    __syncthreads();
+    mbarrier_wait(barrier(), 0);
+  }
+  cluster_barrier();
+}
+__global__ void half_a_warp_arrives_kernel(CUtensorMap, float*) {
+  if (threadIdx.x < 16) cluster_arrive();
+  __syncthreads();
+}
+__global__ void arrives_twice_kernel(CUtensorMap, float*) {
+  cluster_arrive();
+  cluster_arrive();
+}
+__global__ void waits_without_arrival_kernel(CUtensorMap, float*) { cluster_wait(); }
+__global__ void ends_without_arrival_kernel(CUtensorMap, float*) {
+  if (threadIdx.x % 2 == 0 || cluster_rank() == 1) return;
+  cluster_barrier();
+}
+
+TEST_CASE("cluster: a cluster barrier that not all reach is reported with both places") {
+  const std::string message = run(one_block_does_not_arrive_kernel);
+  CHECK(contains(message, "in block (0, 0, 0) the cluster barrier at tests/simt/cluster_test.cpp:"));
+  CHECK(
+      contains(message, "is not reached by a thread of block (1, 0, 0), which waits at tests/simt/cluster_test.cpp:"));
+  CHECK(contains(run(half_a_warp_arrives_kernel), "is reached by 16 of 32 threads"));
+  CHECK(contains(run(arrives_twice_kernel), "before it has waited for the cluster barrier"));
+  CHECK(contains(run(waits_without_arrival_kernel), "for a cluster barrier at which it has not arrived"));
+  CHECK(run(ends_without_arrival_kernel) == "");
+}
+
+TEST_CASE("cluster: launches beyond the limits of a device are refused") {
+  const auto refused = [](dim3 grid, unsigned cluster) {
+    CHECK_THROWS_WITH(launch("sum", sum_kernel, {grid, 32, 0, cluster}, {}, CUtensorMap{}, nullptr),
+                      "kernel sum was not launched: invalid configuration argument");
+  };
+  refused({7, 2}, 2);
+  refused(9, 9);
+  refused(8, 0);
+}
+
+}  // namespace
+}  // namespace damoyolo::kernels

@@ -1,0 +1,26 @@
+// How the parts of hopper.h's emulation hang together: barriers in hopper.cpp, copies in tensor_copy.cpp, products in
+// warpgroup.cpp.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+
+namespace simt {
+
+// An Engine's functions for each part.
+void start_products();
+bool advance_products();
+void finish_products();
+void start_copies(bool falling);
+bool advance_copies();
+void finish_copies();
+
+// That many announced bytes have come to the barrier.
+void complete_bytes(std::uint32_t barrier, std::size_t bytes);
+
+// Throw Error when an instruction of the running thread must not use the address: require_own when it is another
+// block's, require_reachable when it is another's that may not have started.
+void require_own(std::uint32_t address);
+void require_reachable(std::uint32_t address);
+
+}  // namespace simt
