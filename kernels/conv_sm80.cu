@@ -87,7 +87,8 @@ struct Arguments {
 
 // Copies a thread's part of each step: one unit, the same in all steps, of every RowsApart-th row of pixels and of
 // weights. The units of a row, taps × channels, are counted on from step to step, and each row of pixels has a bit for
-// every tap, set where that tap lies inside the image; so a row costs two instructions beside its copy.
+// every tap, set where that tap lies inside the image; so a row costs three instructions beside its copy. Whether a
+// step is wanted at all is a predicate of each copy and no branch, so that the compiler spreads copies among products.
 template <typename T, typename Tile>
 struct Copier {
   static constexpr int kPixels = Tile::M / Tile::RowsApart, kWeights = Tile::N / Tile::RowsApart;
@@ -95,6 +96,8 @@ struct Copier {
   const Arguments<T>& a;
   int to;                                   // the first row's place in the step
   int tap, unit;                            // of the next step's pixels
+  int offset;                               // units from a row's first tap to this step's tap and channels
+  unsigned bit;                             // this step's tap; 0 where the sum has ended
   int offsets[kPixels];                     // units from x to each row's first tap
   unsigned inside[(kPixels + 2) / 3] = {};  // 9 bits for each row's taps, three rows to a word
   const Unit<T>* weights;                   // the first row's next unit
@@ -108,54 +111,64 @@ struct Copier {
     channels_left = a.result.c - first_channel - row;
   }
 
+  // Each lane works out one of its warp's rows, or one of so many, and tells the others. A window's middle lies inside
+  // the image wherever there is a pixel, and so does the one tap of a 1×1 window.
   __device__ __forceinline__ void begin_pixels(int first_pixel, int first_unit) {
     const int column = thread_column();
     tap = a.by_x_units.divide(first_unit + column);
     unit = first_unit + column - tap * a.x_units;
+    constexpr int kTogether = kLanes / Tile::Units;  // rows that a warp copies at once
+    const int lane = static_cast<int>(threadIdx.x % kLanes), warp = static_cast<int>(threadIdx.x / kLanes);
+    int lane_offset = 0;
+    unsigned lane_taps = 0;
 #pragma unroll
     for (int i = 0; i < kPixels; ++i) {
-      const int pixel = first_pixel + thread_row() + i * Tile::RowsApart;
-      const int row = a.by_columns.divide(pixel), image = a.by_rows.divide(row);
-      const int y = (row - image * a.rows) * a.stride - a.padding;
-      const int x = (pixel - row * a.columns) * a.stride - a.padding;
-      offsets[i] = ((image * a.x_h + y) * a.x_w + x) * a.x_stride;
-      unsigned columns = 0;
-#pragma unroll
-      for (int k = 0; k < 3; ++k)
-        if (static_cast<unsigned>(x + k) < static_cast<unsigned>(a.x_w)) columns |= 1u << k;
-      if (pixel >= a.pixels) columns = 0;
-#pragma unroll
-      for (int k = 0; k < 3; ++k)
-        if (static_cast<unsigned>(y + k) < static_cast<unsigned>(a.x_h))
-          inside[i / 3] |= columns << (i % 3 * 9 + k * 3);
+      if (i % Tile::Units == 0) {
+        const int pixel = first_pixel + warp * kTogether + lane % kTogether + (i + lane / kTogether) * Tile::RowsApart;
+        const int row = a.by_columns.divide(pixel), image = a.by_rows.divide(row);
+        const int y = (row - image * a.rows) * a.stride - a.padding;
+        const int x = (pixel - row * a.columns) * a.stride - a.padding;
+        lane_offset = ((image * a.x_h + y) * a.x_w + x) * a.x_stride;
+        const unsigned columns = pixel < a.pixels ? (x >= 0 ? 1 : 0) | 2 | (x + 2 < a.x_w ? 4 : 0) : 0;
+        lane_taps = (y >= 0 ? columns : 0) | columns << 3 | (y + 2 < a.x_h ? columns << 6 : 0);
+      }
+      const int source = i % Tile::Units * kTogether + lane / Tile::Units;
+      offsets[i] = __shfl_sync(~0u, lane_offset, source);
+      inside[i / 3] |= __shfl_sync(~0u, lane_taps, source) << i % 3 * 9;
     }
   }
 
-  // `exists`: the thread's unit of the step lies before the sum's end.
-  __device__ __forceinline__ void copy_weights(unsigned char* step, bool exists) {
-#pragma unroll
-    for (int i = 0; i < kWeights; ++i)
-      cp_async_16(step + to + (Tile::M + i * Tile::RowsApart) * Tile::RowBytes,
-                  weights + i * Tile::RowsApart * a.row_units, exists && i * Tile::RowsApart < channels_left);
-    weights += Tile::Units;
-  }
-
-  __device__ __forceinline__ bool unit_exists() const { return tap < a.taps; }
-
-  __device__ __forceinline__ void copy_pixels(unsigned char* step) {
+  __device__ __forceinline__ void begin_step() {
     const int y = tap * 11 >> 5, x = tap - 3 * y;  // tap / 3 below 32
-    const int offset = (y * a.x_w + x) * a.x_stride + unit;
-    const unsigned bit = unit_exists() ? 1u << tap : 0;
-#pragma unroll
-    for (int i = 0; i < kPixels; ++i)
-      cp_async_16(step + to + i * Tile::RowsApart * Tile::RowBytes, a.x + (offsets[i] + offset),
-                  (inside[i / 3] & bit << i % 3 * 9) != 0);
+    offset = (y * a.x_w + x) * a.x_stride + unit;
+    bit = tap < a.taps ? 1u << tap : 0;
     tap += a.taps_per_step;
     unit += a.units_per_step;
     if (unit >= a.x_units) {
       unit -= a.x_units;
       ++tap;
     }
+  }
+
+  // Every `Parts`-th row from the `part`-th on. `exists`: the thread's unit lies before the sum's end.
+  template <int Parts = 1>
+  __device__ __forceinline__ void copy_weights(unsigned char* step, bool wanted, bool exists, int part = 0) {
+#pragma unroll
+    for (int i = 0; i < kWeights; ++i)
+      if (i % Parts == part)
+        cp_async_16(step + to + (Tile::M + i * Tile::RowsApart) * Tile::RowBytes,
+                    weights + i * Tile::RowsApart * a.row_units, exists && i * Tile::RowsApart < channels_left,
+                    wanted);
+    if (part == Parts - 1) weights += Tile::Units;
+  }
+
+  template <int Parts = 1>
+  __device__ __forceinline__ void copy_pixels(unsigned char* step, bool wanted, int part = 0) {
+#pragma unroll
+    for (int i = 0; i < kPixels; ++i)
+      if (i % Parts == part)
+        cp_async_16(step + to + i * Tile::RowsApart * Tile::RowBytes, a.x + (offsets[i] + offset),
+                    (inside[i / 3] & bit << i % 3 * 9) != 0, wanted);
   }
 
   static __device__ __forceinline__ int thread_row() { return static_cast<int>(threadIdx.x / Tile::Units); }
@@ -189,7 +202,7 @@ template <typename T, typename Tile>
 __global__ void __launch_bounds__(Tile::Threads, Tile::Blocks) conv_kernel(const Arguments<T> a) {
 #if !defined(__CUDA_ARCH__) || __CUDA_ARCH__ >= 800
   using Parts = Fragments<Tile>;
-  constexpr int kSteps16 = Tile::K / 16;
+  constexpr int kSteps16 = Tile::K / 16, kCopies = kSteps16 / 2;
   auto* const shared = dynamic_shared<unsigned char>();
   const int lane = static_cast<int>(threadIdx.x % kLanes), warp = static_cast<int>(threadIdx.x / kLanes);
   const int warp_m = warp / Tile::WarpsN * Tile::WarpM, warp_n = warp % Tile::WarpsN * Tile::WarpN;
@@ -199,17 +212,18 @@ __global__ void __launch_bounds__(Tile::Threads, Tile::Blocks) conv_kernel(const
 
   const int first_unit = first_step * Tile::Units;
   Copier<T, Tile> copier(a, first_channel, first_unit);
-#pragma unroll
+  // These two loops stay loops: unrolled, they are code that a short block has to wait for.
+#pragma unroll 1
   for (int i = 0; i < Tile::Stages; ++i)
-    if (i < steps)
-      copier.copy_weights(shared + i * Tile::StepBytes,
-                          first_unit + i * Tile::Units + copier.thread_column() < a.row_units);
+    copier.copy_weights(shared + i * Tile::StepBytes, i < steps,
+                        first_unit + i * Tile::Units + copier.thread_column() < a.row_units);
   copier.begin_pixels(first_pixel, first_unit);
   wait_for_predecessors();  // weights do not come from them
   let_successors_start();
-#pragma unroll
+#pragma unroll 1
   for (int i = 0; i < Tile::Stages; ++i) {
-    if (i < steps) copier.copy_pixels(shared + i * Tile::StepBytes);
+    copier.begin_step();
+    copier.copy_pixels(shared + i * Tile::StepBytes, i < steps);
     cp_async_commit();
   }
 
@@ -219,29 +233,28 @@ __global__ void __launch_bounds__(Tile::Threads, Tile::Blocks) conv_kernel(const
   float sums[Parts::kRows * Parts::kColumns][4] = {};
   Parts parts[2];
   int reading = 0, writing = Tile::Stages * Tile::StepBytes;
-  const auto advance = [](int& slot) { slot = slot == Tile::Stages * Tile::StepBytes ? 0 : slot + Tile::StepBytes; };
   cp_async_wait<Tile::Stages - 1>();
   __syncthreads();
   parts[0].load(shared, a_place, b_place, 0);
 #pragma unroll 1
   for (int step = 0; step < steps; ++step) {
+    const bool wanted = step + Tile::Stages < steps;
+    copier.begin_step();
 #pragma unroll
     for (int k = 0; k < kSteps16; ++k) {
       if (k == kSteps16 - 1) {
         // The next step has come, and all warps have loaded all of this one.
         cp_async_wait<Tile::Stages - 1>();
         __syncthreads();
-        advance(reading);
+        writing = reading;
+        reading = reading == Tile::Stages * Tile::StepBytes ? 0 : reading + Tile::StepBytes;
       }
       parts[(k + 1) % 2].load(shared, reading + a_place, reading + b_place, (k + 1) % kSteps16);
-      if (k == 0) {
-        if (step + Tile::Stages < steps) {
-          copier.copy_weights(shared + writing, copier.unit_exists());
-          copier.copy_pixels(shared + writing);
-        }
-        cp_async_commit();
-        advance(writing);
+      if (k < kCopies) {
+        copier.template copy_weights<kCopies>(shared + writing, wanted, copier.bit != 0, k);
+        copier.template copy_pixels<kCopies>(shared + writing, wanted, k);
       }
+      if (k == kCopies - 1) cp_async_commit();
       multiply_add<T, Parts::kRows, Parts::kColumns>(sums, parts[k % 2].a, parts[k % 2].b);
     }
   }
