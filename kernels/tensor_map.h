@@ -10,9 +10,10 @@
 
 namespace damoyolo::kernels {
 
-// A tensor in device memory and the boxes that are copied out of it. Dimension 0 is the innermost, whose elements lie
-// side by side. A box starts anywhere, also outside: elements outside the tensor arrive as zeros. In shared memory it
-// is dense, dimension 0 innermost; then the 16-byte pieces of each row of dimension 0 are swizzled over its `span`.
+// A tensor in device memory and the boxes that are copied out of it or into it. Dimension 0 is the innermost, whose
+// elements lie side by side. A box starts anywhere, also outside: elements outside the tensor arrive as zeros, and are
+// not written. In shared memory it is dense, dimension 0 innermost; then the 16-byte pieces of each row of dimension 0
+// are swizzled over its `span`.
 struct TensorMap {
   static constexpr int kMaxRank = 5;
 
