@@ -12,7 +12,6 @@ constexpr char kSort[] = "sort_candidates";
 constexpr char kDecode[] = "decode_candidates";
 constexpr int kThreads = 256;
 constexpr int kSortThreads = 512;
-constexpr int kClassesPerThread = 4;
 
 // A candidate as a number: smaller is better. The high half is the complement of the score's bits, which rise with
 // the score because it is not negative; the low half is anchor·classes + class, so that no two are equal.
@@ -38,18 +37,12 @@ __global__ void __launch_bounds__(kThreads)
   const int image = static_cast<int>(blockIdx.y);
   Key keys[kClassesPerThread] = {kNoKey, kNoKey, kNoKey, kNoKey};
   if (item < items) {
-    const int groups = (head.classes + kClassesPerThread - 1) / kClassesPerThread;
-    const int anchor = item / groups, class_id = item % groups * kClassesPerThread;
-    const Cell cell = cell_of(head, anchor);
-    const Slice<const float>& cls = head.cls[cell.level];
-    const int count = min(kClassesPerThread, head.classes - class_id);
-    float logits[kClassesPerThread];
-    load(cls.pixel(image, cell.row, cell.column) + class_id, count, cls.aligned, logits);
+    const ClassGroup group = load_class_group(head, image, item);
 #pragma unroll
     for (int i = 0; i < kClassesPerThread; ++i)
-      if (i < count) keys[i] = key_of(head, *parameters, logits[i], anchor, class_id + i);
+      if (i < group.count) keys[i] = key_of(head, *parameters, group.logits[i], group.anchor, group.first + i);
   }
-  const int lane = static_cast<int>(threadIdx.x) % warpSize;
+  const int lane = static_cast<int>(threadIdx.x) % kLanes;
 #pragma unroll
   for (int i = 0; i < kClassesPerThread; ++i) {
     const unsigned finders = __ballot_sync(~0u, keys[i] != kNoKey);
@@ -67,7 +60,7 @@ template <typename Visit>
 __device__ void visit_candidates(const HeadArguments& head, const DetectionParameters& parameters, int image,
                                  Visit visit) {
   for (int item = static_cast<int>(threadIdx.x); item < head.anchors * head.classes; item += kSortThreads) {
-    const int anchor = item / head.classes, class_id = item % head.classes;
+    const int anchor = head.by_classes.divide(item), class_id = item - anchor * head.classes;
     const Cell cell = cell_of(head, anchor);
     const float logit = head.cls[cell.level].pixel(image, cell.row, cell.column)[class_id];
     const Key key = key_of(head, parameters, logit, anchor, class_id);
@@ -102,7 +95,9 @@ __device__ Key find_cut(const HeadArguments& head, const DetectionParameters& pa
 
 // A block sorts the keys of one image in shared memory, bitonically, padded to the next power of two. When more were
 // found than fit, it first goes over all logits again for the best `capacity` keys: slow (eight times the class logits
-// through one multiprocessor), but only thresholds near zero lead there. Floor: a launch and log²(count)/2 barriers.
+// through one multiprocessor), but only thresholds near zero lead there. A warp's pairs lie in 64 neighbouring keys as
+// long as they are at most 32 apart, so that these steps need no other warp. Floor: a launch and the barriers of the
+// others, log²(count/32)/2.
 __global__ void __launch_bounds__(kSortThreads)
     sort_candidates_kernel(HeadArguments head, const DetectionParameters* parameters, CandidateList list) {
   __shared__ int kept;
@@ -128,7 +123,7 @@ __global__ void __launch_bounds__(kSortThreads)
   for (int run = 2; run <= size; run *= 2) {
     for (int distance = run / 2; distance > 0; distance /= 2) {
       for (int pair = thread; pair < size / 2; pair += kSortThreads) {
-        const int low = pair / distance * 2 * distance + pair % distance, high = low + distance;
+        const int low = 2 * pair - (pair & (distance - 1)), high = low + distance;
         const bool rising = (low & run) == 0;
         const Key a = keys[low], b = keys[high];
         if ((a > b) == rising) {
@@ -136,7 +131,11 @@ __global__ void __launch_bounds__(kSortThreads)
           keys[high] = a;
         }
       }
-      __syncthreads();
+      // The next step's distance is half of this one's or, in the next run, the length of this run.
+      if (distance > kLanes || (distance == 1 && run > kLanes))
+        __syncthreads();
+      else
+        __syncwarp();
     }
   }
   for (int i = thread; i < count; i += kSortThreads) stored[i] = keys[i];
@@ -151,12 +150,14 @@ __global__ void __launch_bounds__(kThreads) decode_candidates_kernel(HeadArgumen
   if (index >= min(list.found[image], list.capacity)) return;
   const std::size_t place = static_cast<std::size_t>(image) * list.capacity + index;
   const Key key = list.keys[place];
-  const int position = static_cast<int>(key & 0xffffffffu);
+  const int position = static_cast<int>(key & 0xffffffffu), anchor = head.by_classes.divide(position);
+  const Cell cell = cell_of(head, anchor);
   Candidate& candidate = list.candidates[place];
-  candidate.box[side] = box_coordinate(head, image, cell_of(head, position / head.classes), side);
+  const float* logits = head.reg[cell.level].pixel(image, cell.row, cell.column) + side * head.bins;
+  candidate.box[side] = box_coordinate(head, cell, side, logits);
   if (side == 0) {
     candidate.score = __uint_as_float(~static_cast<unsigned>(key >> 32));
-    candidate.class_id = position % head.classes;
+    candidate.class_id = position - anchor * head.classes;
   }
 }
 
@@ -172,8 +173,7 @@ void launch_candidates(const HeadView& head, const DetectionParameters* paramete
           kFind, "a capacity that is a power of two and at most 8192");
   blocks_for(std::int64_t{arguments.anchors} * head.classes, kThreads, kFind);  // keys number them in 31 bits
   const auto batch = static_cast<unsigned>(head.levels[0].cls.n);
-  const std::int64_t items =
-      std::int64_t{arguments.anchors} * ((head.classes + kClassesPerThread - 1) / kClassesPerThread);
+  const std::int64_t items = std::int64_t{arguments.anchors} * arguments.class_groups;
 
   check(cudaMemsetAsync(list.found, 0, batch * sizeof(int), stream.handle), kFind);
   const Stream after_memset{stream.handle, false};

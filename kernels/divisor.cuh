@@ -1,4 +1,4 @@
-// Division by a number that a whole grid shares, without a division on the device.
+// Division by a number that a whole grid shares, without a division on the device, and what kernels count with it.
 #pragma once
 
 #include <cuda_runtime.h>
@@ -28,6 +28,24 @@ class Divisor {
  private:
   int shift_ = 0;
   unsigned multiplier_ = 1;
+};
+
+// Counts through images, their rows, their columns, and groups of channels, which change fastest.
+struct ItemOrder {
+  int groups, columns, rows;
+  Divisor by_groups, by_columns, by_rows;
+
+  ItemOrder(int groups, int columns, int rows)
+      : groups(groups), columns(columns), rows(rows), by_groups(groups), by_columns(columns), by_rows(rows) {}
+
+  struct Item {
+    int group, column, row, image;
+  };
+
+  __device__ __forceinline__ Item at(int number) const {
+    const int pixel = by_groups.divide(number), line = by_columns.divide(pixel), image = by_rows.divide(line);
+    return {number - pixel * groups, pixel - line * columns, line - image * rows, image};
+  }
 };
 
 }  // namespace damoyolo::kernels

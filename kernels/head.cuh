@@ -1,10 +1,13 @@
 // What the head's outputs mean, anchor by anchor, shared by the kernels that read them.
 #pragma once
 
+#include "kernels/divisor.cuh"
 #include "kernels/head.h"
 #include "kernels/numeric.cuh"
 
 namespace damoyolo::kernels {
+
+constexpr int kClassesPerThread = 4;  // 16 bytes
 
 // A HeadView as kernels see it.
 struct HeadArguments {
@@ -13,6 +16,8 @@ struct HeadArguments {
   int first_anchors[3];
   int anchors;
   int classes, bins;
+  int class_groups;  // of kClassesPerThread
+  Divisor by_width[3], by_classes, by_class_groups, by_bins;
 };
 
 // Checks that the levels fit together.
@@ -33,11 +38,16 @@ inline HeadArguments head_arguments(const HeadView& head, const char* kernel) {
     arguments.cls[i] = slice<const float>(level.cls);
     arguments.reg[i] = slice<const float>(level.reg);
     arguments.strides[i] = level.stride;
+    arguments.by_width[i] = Divisor(level.cls.w);
     arguments.first_anchors[i] = arguments.anchors;
     arguments.anchors += level.cls.h * level.cls.w;
   }
   arguments.classes = head.classes;
   arguments.bins = head.reg_max + 1;
+  arguments.class_groups = (head.classes + kClassesPerThread - 1) / kClassesPerThread;
+  arguments.by_classes = Divisor(head.classes);
+  arguments.by_class_groups = Divisor(arguments.class_groups);
+  arguments.by_bins = Divisor(arguments.bins);
   return arguments;
 }
 
@@ -47,14 +57,33 @@ struct Cell {
 
 __device__ __forceinline__ Cell cell_of(const HeadArguments& head, int anchor) {
   const int level = anchor >= head.first_anchors[2] ? 2 : anchor >= head.first_anchors[1] ? 1 : 0;
-  const int position = anchor - head.first_anchors[level];
-  return {level, position / head.cls[level].w, position % head.cls[level].w};
+  const int position = anchor - head.first_anchors[level], row = head.by_width[level].divide(position);
+  return {level, row, position - row * head.cls[level].w};
+}
+
+// Neighbouring classes of an anchor: what one thread looks at.
+struct ClassGroup {
+  int anchor, first, count;
+  float logits[kClassesPerThread];
+};
+
+// Groups are counted through the classes of each anchor.
+__device__ __forceinline__ ClassGroup load_class_group(const HeadArguments& head, int image, int number) {
+  ClassGroup group;
+  group.anchor = head.by_class_groups.divide(number);
+  group.first = (number - group.anchor * head.class_groups) * kClassesPerThread;
+  group.count = min(kClassesPerThread, head.classes - group.first);
+  const Cell cell = cell_of(head, group.anchor);
+  const Slice<const float>& cls = head.cls[cell.level];
+  load(cls.pixel(image, cell.row, cell.column) + group.first, group.count, cls.aligned, group.logits);
+  return group;
 }
 
 // One coordinate of an anchor's box, in network pixels; side: 0 left, 1 top, 2 right, 3 bottom. The distance from the
 // anchor point (column, row)·stride is the expectation of the softmax over the side's bins, times the stride.
-__device__ __forceinline__ float box_coordinate(const HeadArguments& head, int image, const Cell& cell, int side) {
-  const float* logits = head.reg[cell.level].pixel(image, cell.row, cell.column) + side * head.bins;
+// `logits`: the side's.
+__device__ __forceinline__ float box_coordinate(const HeadArguments& head, const Cell& cell, int side,
+                                                const float* logits) {
   float largest = logits[0];
   for (int bin = 1; bin < head.bins; ++bin) largest = fmaxf(largest, logits[bin]);
   float sum = 0, weighted = 0;

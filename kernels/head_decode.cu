@@ -6,28 +6,47 @@ namespace damoyolo::kernels {
 namespace {
 
 constexpr char kName[] = "head_decode";
-constexpr unsigned kThreads = 256;
+constexpr int kThreads = 256;
+constexpr int kAnchors = kThreads / 4;  // of a block that makes boxes
 
-// A thread per score, in the order of the output. Floor: logits and scores once each over memory bandwidth.
-__global__ void __launch_bounds__(kThreads) scores_kernel(HeadArguments head, float* scores, int items) {
+// A thread makes four scores of one anchor (16 bytes), in the order of the output; a row of the grid is an image.
+// Floor: logits and scores once each over memory bandwidth.
+__global__ void __launch_bounds__(kThreads) scores_kernel(HeadArguments head, float* scores, bool aligned, int items) {
   wait_for_predecessors();
   let_successors_start();
-  const int item = static_cast<int>(blockIdx.x * kThreads + threadIdx.x);
+  const int item = static_cast<int>(blockIdx.x * kThreads + threadIdx.x), image = static_cast<int>(blockIdx.y);
   if (item >= items) return;
-  const int class_id = item % head.classes, anchor = item / head.classes % head.anchors;
-  const int image = item / head.classes / head.anchors;
-  const Cell cell = cell_of(head, anchor);
-  scores[item] = sigmoid(head.cls[cell.level].pixel(image, cell.row, cell.column)[class_id]);
+  ClassGroup group = load_class_group(head, image, item);
+#pragma unroll
+  for (float& value : group.logits) value = sigmoid(value);
+  const std::size_t anchor = static_cast<std::size_t>(image) * head.anchors + group.anchor;
+  store(scores + anchor * head.classes + group.first, group.count, aligned, group.logits);
 }
 
-// A thread per coordinate, in the order of the output. Floor: bin logits and boxes once each over memory bandwidth.
-__global__ void __launch_bounds__(kThreads) boxes_kernel(HeadArguments head, float* boxes, int items) {
+// A thread makes one coordinate, in the order of the output; a row of the grid is an image. The block first brings the
+// logits of its anchors into shared memory, 16 bytes at a time, neighbours by neighbouring threads: there a
+// coordinate's bins are read one by one, and an odd number of them without bank conflicts. Floor: bin logits and boxes
+// once each over memory bandwidth.
+__global__ void __launch_bounds__(kThreads) boxes_kernel(HeadArguments head, float* boxes) {
+  float* logits = dynamic_shared<float>();
   wait_for_predecessors();
   let_successors_start();
-  const int item = static_cast<int>(blockIdx.x * kThreads + threadIdx.x);
-  if (item >= items) return;
-  const int side = item % 4, anchor = item / 4 % head.anchors, image = item / 4 / head.anchors;
-  boxes[item] = box_coordinate(head, image, cell_of(head, anchor), side);
+  const int thread = static_cast<int>(threadIdx.x), image = static_cast<int>(blockIdx.y);
+  const int first = static_cast<int>(blockIdx.x) * kAnchors, anchors = min(kAnchors, head.anchors - first);
+  // An anchor has 4 · bins logits: as many groups of four as bins.
+  for (int group = thread; group < anchors * head.bins; group += kThreads) {
+    const int anchor = head.by_bins.divide(group);
+    const Cell cell = cell_of(head, first + anchor);
+    const Slice<const float>& reg = head.reg[cell.level];
+    float values[4];
+    load(reg.pixel(image, cell.row, cell.column) + 4 * (group - anchor * head.bins), 4, reg.aligned, values);
+    store(logits + 4 * group, 4, true, values);
+  }
+  __syncthreads();
+  if (thread >= 4 * anchors) return;
+  const Cell cell = cell_of(head, first + thread / 4);
+  boxes[(static_cast<std::size_t>(image) * head.anchors + first) * 4 + thread] =
+      box_coordinate(head, cell, thread % 4, logits + thread * head.bins);
 }
 
 }  // namespace
@@ -35,12 +54,15 @@ __global__ void __launch_bounds__(kThreads) boxes_kernel(HeadArguments head, flo
 void launch_head_decode(const HeadView& head, float* scores, float* boxes, Stream stream) {
   const HeadArguments arguments = head_arguments(head, kName);
   require(scores != nullptr && boxes != nullptr, kName, "memory for scores and boxes");
-  const std::int64_t anchors = std::int64_t{head.levels[0].cls.n} * arguments.anchors;
-  const std::int64_t score_items = anchors * head.classes, box_items = anchors * 4;
-  launch(kName, scores_kernel, {blocks_for(score_items, kThreads, kName), kThreads}, stream, arguments, scores,
-         static_cast<int>(score_items));
-  launch(kName, boxes_kernel, {blocks_for(box_items, kThreads, kName), kThreads}, stream, arguments, boxes,
-         static_cast<int>(box_items));
+  const auto batch = static_cast<unsigned>(head.levels[0].cls.n);
+  const std::int64_t score_items = std::int64_t{arguments.anchors} * arguments.class_groups;
+  const bool aligned = is_aligned(scores) && head.classes % kClassesPerThread == 0;
+  launch(kName, scores_kernel, {dim3(blocks_for(score_items, kThreads, kName), batch), kThreads}, stream, arguments,
+         scores, aligned, static_cast<int>(score_items));
+  launch(kName, boxes_kernel,
+         {dim3(blocks_for(arguments.anchors, kAnchors, kName), batch), kThreads,
+          sizeof(float) * kThreads * static_cast<std::size_t>(arguments.bins)},
+         stream, arguments, boxes);
 }
 
 }  // namespace damoyolo::kernels

@@ -9,7 +9,11 @@ constexpr char kName[] = "nms";
 constexpr int kThreads = 512;
 constexpr int kChunk = 64;  // candidates decided together: one bit each in a word
 
+constexpr int kWords = kChunk / kLanes;
+
 using Bits = unsigned long long;
+
+__device__ __forceinline__ Bits joined(const unsigned (&words)[kWords]) { return Bits{words[1]} << 32 | words[0]; }
 
 // Intersection over union above `threshold`, for boxes of one class; every step rounded by itself, as on the host.
 __device__ __forceinline__ bool overlap(const Candidate& a, const Candidate& b, float threshold) {
@@ -32,8 +36,8 @@ __global__ void __launch_bounds__(kThreads)
                float net_height, Detection* detections, int* counts) {
   __shared__ Candidate kept[kMaxDetections];
   __shared__ Candidate chunk[kChunk];
-  __shared__ Bits dropped;             // bit i: chunk[i] overlaps one kept before
-  __shared__ Bits overlapped[kChunk];  // bit j of [i]: chunk[j], j > i, overlaps chunk[i]
+  __shared__ unsigned dropped[kWords];             // bit i: chunk[i] overlaps one kept before
+  __shared__ unsigned overlapped[kChunk][kWords];  // bit j of [i]: chunk[j], j > i, overlaps chunk[i]
   __shared__ Bits survivors;
   wait_for_predecessors();
   let_successors_start();
@@ -49,26 +53,28 @@ __global__ void __launch_bounds__(kThreads)
   int kept_count = 0;
   for (int first = 0; first < count && kept_count < limit; first += kChunk) {
     const int size = min(kChunk, count - first);
-    if (thread < size) {
-      chunk[thread] = candidates[first + thread];
-      overlapped[thread] = 0;
-    }
-    if (thread == 0) dropped = 0;
+    if (thread < size) chunk[thread] = candidates[first + thread];
+    if (thread < kWords) dropped[thread] = 0;
     __syncthreads();
-    for (int pair = thread; pair < size * kept_count; pair += kThreads)
-      if (overlap(kept[pair / size], chunk[pair % size], threshold)) atomicOr(&dropped, Bits{1} << pair % size);
-    for (int pair = thread; pair < size * size; pair += kThreads) {
-      const int i = pair / size, j = pair % size;
-      if (j > i && overlap(chunk[i], chunk[j], threshold)) atomicOr(&overlapped[i], Bits{1} << j);
+    // A warp compares one box with 32 of the chunk: its lanes' answers are a word.
+    for (int pair = thread; pair < kept_count * kChunk; pair += kThreads) {
+      const int j = pair % kChunk;
+      const unsigned bits = __ballot_sync(~0u, j < size && overlap(kept[pair / kChunk], chunk[j], threshold));
+      if (bits != 0 && thread % kLanes == 0) atomicOr(&dropped[j / kLanes], bits);
+    }
+    for (int pair = thread; pair < size * kChunk; pair += kThreads) {
+      const int i = pair / kChunk, j = pair % kChunk;
+      const unsigned bits = __ballot_sync(~0u, i < j && j < size && overlap(chunk[i], chunk[j], threshold));
+      if (thread % kLanes == 0) overlapped[i][j / kLanes] = bits;
     }
     __syncthreads();
     if (thread == 0) {
-      Bits open = ~dropped & (~Bits{0} >> (kChunk - size));
+      Bits open = ~joined(dropped) & (~Bits{0} >> (kChunk - size));
       Bits taken = 0;
       for (int room = limit - kept_count; open != 0 && room > 0; --room) {
         const int best = __ffsll(static_cast<long long>(open)) - 1;
         taken |= Bits{1} << best;
-        open &= ~(Bits{1} << best | overlapped[best]);
+        open &= ~(Bits{1} << best | joined(overlapped[best]));
       }
       survivors = taken;
     }
