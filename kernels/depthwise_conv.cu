@@ -1,4 +1,5 @@
 #include "kernels/depthwise_conv.h"
+#include "kernels/divisor.cuh"
 #include "kernels/epilogue.cuh"
 #include "kernels/ptx.cuh"
 
@@ -16,18 +17,16 @@ constexpr int kColumns = 4;  // neighbouring outputs of a row that one thread ma
 // below the fp32 rate. Four blocks at a time per multiprocessor leave a thread the registers it needs.
 template <typename T, int K, int S, int C>
 __global__ void __launch_bounds__(kThreads, 4)
-    depthwise_conv_kernel(Slice<const T> x, const T* weights, Slice<T> y, EpilogueArguments<T> epilogue, int items) {
+    depthwise_conv_kernel(Slice<const T> x, const T* weights, Slice<T> y, EpilogueArguments<T> epilogue,
+                          ItemOrder order, int items) {
   constexpr bool kAligned = C > 1;
   constexpr int kInputs = (kColumns - 1) * S + K;  // columns of x under the outputs
   wait_for_predecessors();
   let_successors_start();
-  const int item = static_cast<int>(blockIdx.x * kThreads + threadIdx.x);
-  if (item >= items) return;
-  const int groups = y.c / C;
-  const int strips = (y.w + kColumns - 1) / kColumns;
-  const int channel = item % groups * C;
-  const int strip = item / groups;
-  const int first_column = strip % strips * kColumns, row = strip / strips % y.h, image = strip / (strips * y.h);
+  const int number = static_cast<int>(blockIdx.x * kThreads + threadIdx.x);
+  if (number >= items) return;
+  const auto [group, strip, row, image] = order.at(number);
+  const int channel = group * C, first_column = strip * kColumns;
 
   float sums[kColumns][C] = {};
 #pragma unroll 1
@@ -53,12 +52,11 @@ __global__ void __launch_bounds__(kThreads, 4)
       }
     }
   }
+  const int columns = y.w - first_column;
+  finish(epilogue, image, row, first_column, columns, channel, C, sums);
 #pragma unroll
-  for (int column = 0; column < kColumns; ++column) {
-    if (first_column + column >= y.w) break;
-    finish(epilogue, image, row, first_column + column, channel, C, sums[column]);
-    store(y.pixel(image, row, first_column + column) + channel, C, kAligned, sums[column]);
-  }
+  for (int column = 0; column < kColumns; ++column)
+    if (column < columns) store(y.pixel(image, row, first_column + column) + channel, C, kAligned, sums[column]);
 }
 
 template <typename T, int K, int S>
@@ -66,11 +64,11 @@ void run(const TensorView& x, const void* weights, const TensorView& y, const Ep
   const Slice<const T> input = slice<const T>(x);
   const Slice<T> output = slice<T>(y);
   const bool aligned = input.aligned && output.aligned && is_aligned(weights) && y.c % kGroup<T> == 0;
-  const std::int64_t strips = (y.w + kColumns - 1) / kColumns;
-  const std::int64_t items = std::int64_t{y.n} * y.h * strips * (aligned ? y.c / kGroup<T> : y.c);
+  const ItemOrder order(aligned ? y.c / kGroup<T> : y.c, (y.w + kColumns - 1) / kColumns, y.h);
+  const std::int64_t items = std::int64_t{y.n} * y.h * order.columns * order.groups;
   const auto kernel = aligned ? depthwise_conv_kernel<T, K, S, kGroup<T>> : depthwise_conv_kernel<T, K, S, 1>;
   launch(kName, kernel, {blocks_for(items, kThreads, kName), kThreads}, stream, input, static_cast<const T*>(weights),
-         output, epilogue_arguments<T>(epilogue, y, x.type, kName), static_cast<int>(items));
+         output, epilogue_arguments<T>(epilogue, y, x.type, kName), order, static_cast<int>(items));
 }
 
 }  // namespace

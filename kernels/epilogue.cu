@@ -1,5 +1,6 @@
 #include <algorithm>
 
+#include "kernels/divisor.cuh"
 #include "kernels/epilogue.cuh"
 #include "kernels/epilogue.h"
 #include "kernels/ptx.cuh"
@@ -18,30 +19,28 @@ constexpr int kChannelsOf = std::max(kGroup<In>, kGroup<Out>);
 // reads and writes whole cache lines. Floor: x, residual and y once each over memory bandwidth.
 template <typename In, typename Out>
 __global__ void __launch_bounds__(kThreads)
-    epilogue_kernel(Slice<In> x, Slice<Out> y, EpilogueArguments<In> epilogue, int items) {
+    epilogue_kernel(Slice<In> x, Slice<Out> y, EpilogueArguments<In> epilogue, ItemOrder order, int items) {
   constexpr int kChannels = kChannelsOf<In, Out>;
   wait_for_predecessors();
   let_successors_start();
-  const int item = static_cast<int>(blockIdx.x * kThreads + threadIdx.x);
-  if (item >= items) return;
-  const int groups = (y.c + kChannels - 1) / kChannels;
-  const int channel = item % groups * kChannels;
-  const int pixel = item / groups;
-  const int column = pixel % y.w, row = pixel / y.w % y.h, image = pixel / (y.w * y.h);
-  const int count = min(kChannels, y.c - channel);
+  const int number = static_cast<int>(blockIdx.x * kThreads + threadIdx.x);
+  if (number >= items) return;
+  const auto [group, column, row, image] = order.at(number);
+  const int channel = group * kChannels, count = min(kChannels, y.c - channel);
 
-  float values[kChannels];
-  load(x.pixel(image, row, column) + channel, count, x.aligned, values);
-  finish(epilogue, image, row, column, channel, count, values);
-  store(y.pixel(image, row, column) + channel, count, y.aligned, values);
+  float values[1][kChannels];
+  load(x.pixel(image, row, column) + channel, count, x.aligned, values[0]);
+  finish(epilogue, image, row, column, 1, channel, count, values);
+  store(y.pixel(image, row, column) + channel, count, y.aligned, values[0]);
 }
 
 template <typename In, typename Out>
 void run(const TensorView& x, const TensorView& y, const Epilogue& epilogue, Stream stream) {
   constexpr int kChannels = kChannelsOf<In, Out>;
-  const std::int64_t items = std::int64_t{y.n} * y.h * y.w * ((y.c + kChannels - 1) / kChannels);
+  const ItemOrder order((y.c + kChannels - 1) / kChannels, y.w, y.h);
+  const std::int64_t items = std::int64_t{y.n} * y.h * y.w * order.groups;
   launch(kName, epilogue_kernel<In, Out>, {blocks_for(items, kThreads, kName), kThreads}, stream, slice<In>(x),
-         slice<Out>(y), epilogue_arguments<In>(epilogue, y, x.type, kName), static_cast<int>(items));
+         slice<Out>(y), epilogue_arguments<In>(epilogue, y, x.type, kName), order, static_cast<int>(items));
 }
 
 }  // namespace

@@ -32,25 +32,39 @@ EpilogueArguments<T> epilogue_arguments(const Epilogue& epilogue, const TensorVi
   return {epilogue.bias, is_aligned(epilogue.bias), epilogue.act, slice<T>(r), epilogue.residual_first, shift};
 }
 
-// Applies it to `count` channels of pixel (n, y, x) of the output, from `channel` on.
-template <int N, typename T>
-__device__ __forceinline__ void finish(const EpilogueArguments<T>& epilogue, int n, int y, int x, int channel,
-                                       int count, float (&sum)[N]) {
+// Applies it to `count` channels from `channel` on of `pixels` (at most P) neighbours in row y of image n of the
+// output, from column x on. All residuals are on their way before anything waits.
+template <int P, int N, typename T>
+__device__ __forceinline__ void finish(const EpilogueArguments<T>& epilogue, int n, int y, int x, int pixels,
+                                       int channel, int count, float (&sums)[P][N]) {
+  const bool adds = epilogue.residual.data != nullptr;
+  float residual[P][N];
+  if (adds) {
+    const int shift = epilogue.residual_shift;
+#pragma unroll
+    for (int p = 0; p < P; ++p)
+      if (p < pixels)
+        load(epilogue.residual.pixel(n, y >> shift, (x + p) >> shift) + channel, count, epilogue.residual.aligned,
+             residual[p]);
+  }
+  const auto for_each_sum = [&](auto change) {
+#pragma unroll
+    for (int p = 0; p < P; ++p)
+#pragma unroll
+      for (int i = 0; i < N; ++i) change(sums[p][i], p, i);
+  };
+  const auto add_residual = [&](float& sum, int p, int i) { sum += residual[p][i]; };
   if (epilogue.bias != nullptr) {
     float bias[N];
     load(epilogue.bias + channel, count, epilogue.bias_aligned, bias);
-#pragma unroll
-    for (int i = 0; i < N; ++i) sum[i] += bias[i];
+    for_each_sum([&](float& sum, int, int i) { sum += bias[i]; });
   }
-  float residual[N] = {};
-  if (epilogue.residual.data != nullptr) {
-    const int shift = epilogue.residual_shift;
-    load(epilogue.residual.pixel(n, y >> shift, x >> shift) + channel, count, epilogue.residual.aligned, residual);
-  }
-#pragma unroll
-  for (int i = 0; i < N; ++i)
-    sum[i] = epilogue.residual_first ? activate(sum[i] + residual[i], epilogue.act)
-                                     : activate(sum[i], epilogue.act) + residual[i];
+  if (adds && epilogue.residual_first) for_each_sum(add_residual);
+  if (epilogue.act == Activation::Relu)
+    for_each_sum([](float& sum, int, int) { sum = fmaxf(sum, 0.0f); });
+  else if (epilogue.act == Activation::Silu)
+    for_each_sum([](float& sum, int, int) { sum *= sigmoid(sum); });
+  if (adds && !epilogue.residual_first) for_each_sum(add_residual);
 }
 
 }  // namespace damoyolo::kernels

@@ -32,13 +32,16 @@ __device__ __forceinline__ __nv_bfloat16 from_float<__nv_bfloat16>(float value) 
 
 __device__ __forceinline__ float sigmoid(float x) { return 1.0f / (1.0f + expf(-x)); }
 
-__device__ __forceinline__ float activate(float x, Activation act) {
-  switch (act) {
-    case Activation::None: return x;
-    case Activation::Relu: return fmaxf(x, 0.0f);
-    case Activation::Silu: return x * sigmoid(x);
+// Decides once for all of them.
+template <int N>
+__device__ __forceinline__ void activate(float (&values)[N], Activation act) {
+  if (act == Activation::Relu) {
+#pragma unroll
+    for (float& value : values) value = fmaxf(value, 0.0f);
+  } else if (act == Activation::Silu) {
+#pragma unroll
+    for (float& value : values) value *= sigmoid(value);
   }
-  return x;
 }
 
 // The lanes of a warp. CUDA's warpSize is no constant to the compiler: it divides by it.

@@ -1,3 +1,4 @@
+#include "kernels/divisor.cuh"
 #include "kernels/numeric.cuh"
 #include "kernels/ptx.cuh"
 #include "kernels/upsample.h"
@@ -12,17 +13,14 @@ constexpr unsigned kThreads = 256;
 // Floor: x once, y and other once each, over memory bandwidth.
 template <typename T>
 __global__ void __launch_bounds__(kThreads)
-    upsample_kernel(Slice<const T> x, Slice<const T> other, Slice<T> y, Activation act, int items) {
+    upsample_kernel(Slice<const T> x, Slice<const T> other, Slice<T> y, Activation act, ItemOrder order, int items) {
   constexpr int kChannels = kGroup<T>;
   wait_for_predecessors();
   let_successors_start();
-  const int item = static_cast<int>(blockIdx.x * kThreads + threadIdx.x);
-  if (item >= items) return;
-  const int groups = (x.c + kChannels - 1) / kChannels;
-  const int channel = item % groups * kChannels;
-  const int pixel = item / groups;
-  const int column = pixel % x.w, row = pixel / x.w % x.h, image = pixel / (x.w * x.h);
-  const int count = min(kChannels, x.c - channel);
+  const int number = static_cast<int>(blockIdx.x * kThreads + threadIdx.x);
+  if (number >= items) return;
+  const auto [group, column, row, image] = order.at(number);
+  const int channel = group * kChannels, count = min(kChannels, x.c - channel);
 
   float values[kChannels];
   load(x.pixel(image, row, column) + channel, count, x.aligned, values);
@@ -32,7 +30,8 @@ __global__ void __launch_bounds__(kThreads)
     float sums[kChannels] = {};
     if (other.data != nullptr) load(other.pixel(image, y_row, y_column) + channel, count, other.aligned, sums);
 #pragma unroll
-    for (int k = 0; k < kChannels; ++k) sums[k] = activate(values[k] + sums[k], act);
+    for (int k = 0; k < kChannels; ++k) sums[k] += values[k];
+    activate(sums, act);
     store(y.pixel(image, y_row, y_column) + channel, count, y.aligned, sums);
   }
 }
@@ -51,9 +50,10 @@ void launch_upsample(const TensorView& x, const TensorView& other, const TensorV
   }
   with_storage_type(x.type, kName, [&](auto element) {
     using T = decltype(element);
-    const std::int64_t items = std::int64_t{x.n} * x.h * x.w * ((x.c + kGroup<T> - 1) / kGroup<T>);
+    const ItemOrder order((x.c + kGroup<T> - 1) / kGroup<T>, x.w, x.h);
+    const std::int64_t items = std::int64_t{x.n} * x.h * x.w * order.groups;
     launch(kName, upsample_kernel<T>, {blocks_for(items, kThreads, kName), kThreads}, stream, slice<const T>(x),
-           slice<const T>(other), slice<T>(y), act, static_cast<int>(items));
+           slice<const T>(other), slice<T>(y), act, order, static_cast<int>(items));
   });
 }
 
