@@ -142,12 +142,10 @@ struct Copier {
     const int y = tap * 11 >> 5, x = tap - 3 * y;  // tap / 3 below 32
     offset = (y * a.x_w + x) * a.x_stride + unit;
     bit = tap < a.taps ? 1u << tap : 0;
-    tap += a.taps_per_step;
     unit += a.units_per_step;
-    if (unit >= a.x_units) {
-      unit -= a.x_units;
-      ++tap;
-    }
+    const bool ends_tap = unit >= a.x_units;
+    tap += a.taps_per_step + (ends_tap ? 1 : 0);
+    unit -= ends_tap ? a.x_units : 0;
   }
 
   // Every `Parts`-th row from the `part`-th on. `exists`: the thread's unit lies before the sum's end.
@@ -237,8 +235,8 @@ __global__ void __launch_bounds__(Tile::Threads, Tile::Blocks) conv_kernel(const
   __syncthreads();
   parts[0].load(shared, a_place, b_place, 0);
 #pragma unroll 1
-  for (int step = 0; step < steps; ++step) {
-    const bool wanted = step + Tile::Stages < steps;
+  for (int left = steps; left > 0; --left) {
+    const bool wanted = left > Tile::Stages;
     copier.begin_step();
 #pragma unroll
     for (int k = 0; k < kSteps16; ++k) {
@@ -249,7 +247,7 @@ __global__ void __launch_bounds__(Tile::Threads, Tile::Blocks) conv_kernel(const
         writing = reading;
         reading = reading == Tile::Stages * Tile::StepBytes ? 0 : reading + Tile::StepBytes;
       }
-      parts[(k + 1) % 2].load(shared, reading + a_place, reading + b_place, (k + 1) % kSteps16);
+      parts[(k + 1) % 2].load(shared + reading, a_place, b_place, (k + 1) % kSteps16);
       if (k < kCopies) {
         copier.template copy_weights<kCopies>(shared + writing, wanted, copier.bit != 0, k);
         copier.template copy_pixels<kCopies>(shared + writing, wanted, k);
