@@ -7,19 +7,15 @@
 #include <cstdint>
 #include <fstream>
 #include <functional>
-#include <future>
 #include <memory>
 #include <numeric>
 #include <utility>
 
-#include "cli/pipeline.h"
+#include "cli/pictures.h"
 #include "cli/stopwatch.h"
 #include "cli/text.h"
-#include "cli/thread_pool.h"
 #include "engine/core/error.h"
-#include "engine/core/mapped_file.h"
 #include "engine/profile.h"
-#include "loader/image.h"
 
 namespace damoyolo::cli {
 namespace {
@@ -28,34 +24,6 @@ constexpr int kRounds = 10;
 constexpr std::size_t kLeastRuns = 3;
 
 bool on_gpu(const DeviceChoice& device) { return gpu_number(device.device).has_value(); }
-
-// Encoded pictures in memory.
-class Pictures {
- public:
-  Pictures(std::vector<std::string> paths, int threads) : paths_(std::move(paths)), pool_(helper_threads(threads)) {
-    for (const std::string& path : paths_) files_.emplace_back(path);
-    decode(paths_.size());
-  }
-
-  bool empty() const { return files_.empty(); }
-
-  // The next ones, in turns, several at a time.
-  std::vector<Image> decode(std::size_t count) {
-    std::vector<std::future<Image>> decoding;
-    for (std::size_t i = 0; i < count; ++i, next_ = (next_ + 1) % files_.size())
-      decoding.push_back(
-          pool_.submit([&file = files_[next_], &path = paths_[next_]] { return decode_image(file.bytes(), path); }));
-    std::vector<Image> images;
-    for (std::future<Image>& image : decoding) images.push_back(image.get());
-    return images;
-  }
-
- private:
-  std::vector<std::string> paths_;
-  std::vector<MappedFile> files_;
-  std::size_t next_ = 0;
-  ThreadPool pool_;
-};
 
 struct EndToEndRun {
   double seconds = 0, decode = 0;
@@ -177,7 +145,7 @@ Stages stages_of(Lane& lane) {
   }
   // A GPU computes everything between the copies as one; its first and last step are timed by themselves.
   stages.copy = milliseconds([](const EndToEndRun& run) { return run.stages.preprocess + run.stages.postprocess; });
-  const std::vector<StepTime> steps = lane.detector->profile({.batch = lane.workload.batch});
+  const std::vector<StepTime> steps = lane.detector->profile({.batch = lane.workload.batch, .detecting = true});
   stages.preprocess = 1000 * steps.front().seconds;
   stages.postprocess = 1000 * steps.back().seconds;
   *stages.network -= *stages.preprocess + *stages.postprocess;

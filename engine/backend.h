@@ -57,8 +57,8 @@ class Backend {
   // the graph says.
   virtual std::unique_ptr<Probe> probe(Graph graph) = 0;
 
-  // Every step of the plan for one batch size, in order, timed by itself while nothing else runs, on noise. The least
-  // mean over the repetitions on a GPU, back to back with itself; the least time on a CPU, one after another.
+  // Every step of the plan that time_network() runs, in order, timed by itself while nothing else runs, on noise. The
+  // least mean over the repetitions on a GPU, back to back with itself; the least time on a CPU, one after another.
   virtual std::vector<StepTime> profile(const ProfileOptions& options) = 0;
 
   // `runs` times from pixels of the network's size, where the network reads them, to the scores and boxes of every

@@ -34,6 +34,9 @@ struct ProfileOptions {
   int repetitions = 20;
   // GPU: also time every candidate for a convolution whose name begins with one of these ("own", "cudnn", "cublaslt").
   std::vector<std::string> compare = {};
+  // GPU: the plan of detect(), whose first step resizes images and whose last one suppresses boxes, in place of the
+  // one that time_network() runs. A CPU does that outside of its plan.
+  bool detecting = false;
 };
 
 // Whole runs, in seconds.

@@ -189,19 +189,11 @@ class CudaBackend : public Backend {
         });
         return candidates;
       };
-    return network_with_noise(options.batch).profile(options.repetitions, lookup(), asked);
+    Network& network = options.detecting ? detecting_noise(options.batch) : forwarding_noise(options.batch);
+    return network.profile(options.repetitions, lookup(), asked);
   }
 
-  RunTimes time_network(int batch, int runs) override {
-    runtime_.make_current();
-    drain();
-    const ModelSpec& model = weights_.model();
-    Network& network = network_for({Task::Forward, bucket_of_one_plan(batch), model.input_height, model.input_width});
-    const std::vector<std::uint8_t> pixels = noise(network.input().size());
-    runtime_.copy(network.input().data(), pixels.data(), pixels.size(), streams_[0].get());
-    runtime_.synchronize(streams_[0].get());
-    return network.time(runs);
-  }
+  RunTimes time_network(int batch, int runs) override { return forwarding_noise(batch).time(runs); }
 
   std::int64_t memory_bytes() const override {
     runtime_.make_current();
@@ -240,9 +232,21 @@ class CudaBackend : public Backend {
     return batch_bucket(batch);
   }
 
-  // The network for a number of images, which have been copied to the device and run once. They are there until the
+  // The network for a batch, which lies in its input.
+  Network& forwarding_noise(int batch) {
+    runtime_.make_current();
+    drain();
+    const ModelSpec& model = weights_.model();
+    Network& network = network_for({Task::Forward, bucket_of_one_plan(batch), model.input_height, model.input_width});
+    const std::vector<std::uint8_t> pixels = noise(network.input().size());
+    runtime_.copy(network.input().data(), pixels.data(), pixels.size(), streams_[0].get());
+    runtime_.synchronize(streams_[0].get());
+    return network;
+  }
+
+  // The network for a batch of images, which have been copied to the device and run once. They are there until the
   // next call of detect().
-  Network& network_with_noise(int batch) {
+  Network& detecting_noise(int batch) {
     runtime_.make_current();
     drain();
     const ModelSpec& model = weights_.model();

@@ -232,8 +232,12 @@ StepTime Network::describe(std::size_t position) const {
   result.bytes = bytes_moved(step, graph_);
   if (step.kind == StepKind::Finish) {
     result.node = "results";
+    const bool all = options_.task == Task::Forward;  // detecting reads the boxes of a few and writes fewer
+    std::int64_t read = 0;
     for (const HeadViews& level : plan_.head)
-      result.bytes += level.cls.shape.elements() * static_cast<std::int64_t>(sizeof(float));
+      read += level.cls.shape.elements() + (all ? level.reg.shape.elements() : 0);
+    result.bytes += read * static_cast<std::int64_t>(sizeof(float));
+    if (all) result.bytes += static_cast<std::int64_t>(output_.size());
     return result;
   }
   const Node& node = graph_.nodes[static_cast<std::size_t>(step.node)];

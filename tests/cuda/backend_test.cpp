@@ -437,7 +437,7 @@ TEST_CASE("cuda backend: autotuning times what layers have in common once, and e
 }
 
 TEST_CASE("cuda backend: steps are timed by themselves, beside other kernels where that is asked for") {
-  double seconds = 0;
+  double seconds = 8;
   const CandidateSource two = [&](const ConvProblem& problem) {
     std::vector<ConvCandidate> candidates;
     const auto add = [&](std::string name, double time) {
@@ -477,10 +477,17 @@ TEST_CASE("cuda backend: steps are timed by themselves, beside other kernels whe
     CHECK(step.candidates[1].seconds == doctest::Approx(2 * step.candidates[0].seconds));
   }
   CHECK(convolutions > 50);
-  CHECK(times.front().operation == "preprocess");
+  CHECK(times.front().operation == "cast");
   CHECK(times.back().node == "results");
+  CHECK(times.back().kernel == "head_decode");
   CHECK(device.backend->profile({.batch = 1, .repetitions = 1})[1].candidates.empty());
   CHECK(device.runtime->live() == live);
+
+  const auto detecting = device.backend->profile({.batch = 1, .repetitions = 1, .detecting = true});
+  CHECK(detecting.size() == times.size());
+  CHECK(detecting.front().operation == "preprocess");
+  CHECK(detecting.back().kernel == "candidates, nms");
+  CHECK(detecting.back().bytes < times.back().bytes);
 }
 
 TEST_CASE("cuda backend: whole runs are timed one by one and back to back") {
