@@ -86,6 +86,8 @@ void add_place_options(CLI::App& command, DetectorOptions& options) {
       "--kernels", set_kernels,
       "On a GPU: who computes convolutions, cuDNN and cuBLASLt or this program's own kernels");
   allow_only(*kernels, {"auto", "library", "own"})->default_str("auto");
+  command.add_flag("!--no-overlap", options.overlap,
+                   "On a GPU: let each kernel end before the next one starts, also where they may overlap");
   CLI::Option* threads =
       command.add_option("--threads", options.threads, "Processor threads; 0: all that the process may use");
   allow_range(*threads, 0, 1024)->capture_default_str();

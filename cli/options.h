@@ -19,7 +19,7 @@ CLI::Option* allow_range(CLI::Option& option, int least, int most);
 // -w: a weights file.
 CLI::Option* add_weights_option(CLI::App& command, std::string& path);
 
-// --device, --keep-fp32, --tf32, --threads.
+// --device, --keep-fp32, --tf32, --kernels, --no-overlap, --threads.
 void add_place_options(CLI::App& command, DetectorOptions& options);
 
 // These, and --precision, --mode, --warmup.

@@ -2,6 +2,7 @@
 #include <fmt/format.h>
 #include <fmt/ranges.h>
 
+#include <CLI/CLI.hpp>
 #include <algorithm>
 #include <cmath>
 #include <filesystem>
@@ -10,6 +11,7 @@
 #include <string>
 #include <vector>
 
+#include "cli/options.h"
 #include "engine/audit.h"
 #include "engine/detector.h"
 #include "engine/model/build.h"
@@ -54,6 +56,16 @@ json annotations_of_first_images(std::size_t count) {
 }
 
 }  // namespace
+
+TEST_CASE("cli: kernels overlap unless they must not") {
+  for (const bool overlap : {true, false}) {
+    CLI::App app;
+    DetectorOptions options;
+    cli::add_place_options(app, options);
+    app.parse(overlap ? "--device cpu" : "--device cpu --no-overlap");
+    CHECK(options.overlap == overlap);
+  }
+}
 
 TEST_CASE("cli: wrong usage exits with 2 and says what was wrong") {
   struct Case {

@@ -514,6 +514,10 @@ TEST_CASE("candidates come in the order of their predictions, those to compile l
       "nothing computes a convolution 3x3 stride 1 of 64 to 32 channels in F32 here: cuDNN: not found; "
       "our own kernels compute in bf16 and fp16",
       Error);
+  CHECK_THROWS_WITH_AS(conv_candidates(exact, libraries, KernelSource::Own),
+                       "nothing computes a convolution 3x3 stride 1 of 64 to 32 channels in F32 here: "
+                       "the libraries' kernels were ruled out; our own kernels compute in bf16 and fp16",
+                       Error);
 }
 
 TEST_CASE("problems that break the rules are refused") {

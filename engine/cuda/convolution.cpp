@@ -100,7 +100,10 @@ std::vector<ConvCandidate> library_candidates(const ConvProblem& problem, const 
 
 [[noreturn]] void throw_none(const ConvProblem& problem, const Libraries& libraries, KernelSource source) {
   std::vector<std::string> reasons;
-  if (source != KernelSource::Own) reasons = libraries.report;
+  if (source == KernelSource::Own)
+    reasons = {"the libraries' kernels were ruled out"};
+  else
+    reasons = libraries.report;
   if (source != KernelSource::Library) reasons.push_back(describe_own_kernels(libraries.device.compute_capability));
   throw Error("nothing computes a convolution {0}x{0} stride {1} of {2} to {3} channels in {4} here: {5}",
               problem.kernel, problem.stride, problem.in.c, problem.out.c, name_of(problem.type),
