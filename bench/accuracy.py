@@ -4,7 +4,8 @@
     bench/accuracy.py --header bench.json --json accuracy.json --device cuda --precision fp32,tf32,bf16,fp16 \\
         --set digits=digits.safetensors,tests/data/digits/images,tests/data/digits/annotations.json
 
-A set is a name, weights, a folder of images and their annotations; images that are not in the folder are left out.
+A set is a name, weights, a folder of images and their annotations; images that are not in the folder are left out. A
+precision that fails, or takes longer than --seconds, is left out, too; then the exit status is 1.
 """
 
 import argparse
@@ -33,7 +34,7 @@ def evaluate(args, precision, weights, images, annotations, folder):
     command += ["--device", args.device, "--precision", "fp32" if precision == "tf32" else precision]
     command += ["--tf32"] if precision == "tf32" else []
     result = f"{folder}/result.json"
-    subprocess.run([*command, "--json", result], check=True, stdout=subprocess.DEVNULL)
+    subprocess.run([*command, "--json", result], check=True, stdout=subprocess.DEVNULL, timeout=args.seconds)
     return json.loads(pathlib.Path(result).read_text())
 
 
@@ -45,7 +46,9 @@ def main():
     parser.add_argument("--precision", default="fp32,bf16")
     parser.add_argument("--set", action="append", required=True, metavar="NAME=WEIGHTS,IMAGES,ANNOTATIONS")
     parser.add_argument("--build", type=pathlib.Path, default=ROOT / "build")
+    parser.add_argument("--seconds", type=float, help="that a set may take in one precision")
     args = parser.parse_args()
+    failed = False
 
     report = reports.like(args.header, "bench/accuracy.py " + " ".join(sys.argv[1:]))
     for text in args.set:
@@ -56,14 +59,20 @@ def main():
             truth = f"{folder}/truth.json"
             pathlib.Path(truth).write_text(json.dumps(present(annotations, images)))
             for precision in args.precision.split(","):
-                found = evaluate(args, precision, weights, images, truth, folder)
+                try:
+                    found = evaluate(args, precision, weights, images, truth, folder)
+                except (subprocess.CalledProcessError, subprocess.TimeoutExpired) as error:
+                    print(f"{name} {precision}: left out, {error}")
+                    failed = True
+                    continue
                 row = {"engine": "damoyolo", "variant": model["variant"]}
                 row |= {"size": "x".join(map(str, model["input_size"])), "precision": precision, "set": name}
                 row |= {figure: found[figure] for figure in ("images", "ap", "ap50")}
                 report["accuracy"].append(row)
                 print(f"{name} {precision}: AP {row['ap']:.4f}, AP50 {row['ap50']:.4f}")
                 reports.write(report, args.json)
+    return 1 if failed else 0
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

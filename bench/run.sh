@@ -77,8 +77,17 @@ bench() {  # NAME SECONDS OPTION...
   step "$seconds" "$folder/$name.json" "$build/damoyolo" bench "${on[@]}" "$@" --json "$folder/$name.json"
 }
 
+# bench for some batch sizes at once; one by one where that fails, because a fault of a GPU takes all of a process along.
+bench_batches() {  # NAME SECONDS BATCHES OPTION...
+  local name=$1 seconds=$2 batches=$3 batch
+  shift 3
+  bench "$name" "$seconds" "$@" --batch "$batches" && return
+  for batch in ${batches//,/ }; do bench "$name-$batch" $((seconds / 2)) "$@" --batch "$batch"; done
+}
+
 # Says which device it is, and measures its ceilings.
-bench header 90 -w "$model" --batch 1 --seconds 1 --precision auto --mode reduce-overhead ||
+header() { bench header "$1" -w "$model" --batch 1 --seconds 1 --precision "$2" --mode "$3"; }
+header 90 auto reduce-overhead || header 45 auto default || header 45 fp32 default ||
   { echo 'run.sh: the engine itself does not run here' >&2; exit 1; }
 device=$("$python" -c 'import json, sys; print("cuda" if json.load(open(sys.argv[1]))["driver"] else "cpu")' \
   "$folder/header.json")
@@ -93,7 +102,7 @@ if [ ${#chosen[@]} -eq 0 ]; then
       --json "$folder/layers$batch.json"
   done
   step 60 "$folder/accuracy.json" "$python" bench/accuracy.py --header "$folder/header.json" --build "$build" \
-    --json "$folder/accuracy.json" "${on[@]}" --precision "$precisions$([ "$device" = cpu ] || echo ,tf32)" \
+    --json "$folder/accuracy.json" "${on[@]}" --seconds 30 --precision "$precisions$([ "$device" = cpu ] || echo ,tf32)" \
     --set "digits=$digits,tests/data/digits/images,tests/data/digits/annotations.json" ${sets[@]+"${sets[@]}"}
 else
   late=0
@@ -122,16 +131,19 @@ fi
 
 if [ ${#chosen[@]} -eq 0 ]; then
   # The digits' model, for accuracy beside speed; then every batch and mode of the other.
-  bench digits 30 -w "$digits" --batch 1 --seconds 0.5 --precision "$precisions" --mode reduce-overhead
+  for precision in ${precisions//,/ }; do
+    bench "digits-$precision" 15 -w "$digits" --batch 1 --seconds 0.5 --precision "$precision" --mode reduce-overhead
+  done
   [ "$device" = cpu ] || bench digits-tf32 20 -w "$digits" --batch 1 --seconds 0.5 --precision fp32 --tf32 \
     --mode reduce-overhead
   batches=$([ "$device" = cuda ] && echo 1,2,4,8,16,32 || echo 1,2,4)
-  bench bf16 60 -w "$model" --batch "$batches" --seconds 0.5 --precision bf16 --mode default,reduce-overhead
-  bench fp32 60 -w "$model" --batch "$batches" --seconds 0.5 --precision fp32 --mode default,reduce-overhead
+  all_batches() { bench_batches "$1" "$2" "$batches" -w "$model" --seconds 0.5 "${@:3}"; }
+  all_batches bf16 60 --precision bf16 --mode default,reduce-overhead
+  all_batches fp32 60 --precision fp32 --mode default,reduce-overhead
   if [ "$device" = cuda ]; then
-    bench fp16 45 -w "$model" --batch "$batches" --seconds 0.5 --precision fp16 --mode reduce-overhead
-    bench tf32 45 -w "$model" --batch "$batches" --seconds 0.5 --precision fp32 --tf32 --mode reduce-overhead
-    bench autotune 90 -w "$model" --batch 1,16,32 --seconds 0.5 --precision bf16 --mode max-autotune
+    all_batches fp16 45 --precision fp16 --mode reduce-overhead
+    all_batches tf32 45 --precision fp32 --tf32 --mode reduce-overhead
+    batches=1,16,32 all_batches autotune 90 --precision bf16 --mode max-autotune
   fi
 fi
 
