@@ -61,7 +61,8 @@ $(BUILD)/network_tests: $(call objects,tests/main.cpp $(NETWORK_TESTS) $(filter-
 $(BUILD)/faulty_cases: $(call objects,tests/main.cpp tests/faulty/cases.cpp)
 	$(CXX) $(LDFLAGS) -o $@ $^ -ldl
 
-$(BUILD)/network-bench: $(call objects,bench/network_bench.cpp) $(BUILD)/libdamoyolo.a
+$(BUILD)/network-bench: $(call objects,bench/network_bench.cpp $(patsubst %,cli/%.cpp,pictures pipeline text thread_pool)) \
+                        $(BUILD)/libdamoyolo.a
 $(BUILD)/golden-checkpoint: $(call objects,bench/golden_checkpoint.cpp) $(BUILD)/libdamoyolo.a
 $(BUILD)/network-bench $(BUILD)/golden-checkpoint:
 	$(CXX) $(LDFLAGS) -o $@ $^ $(LDLIBS)
@@ -93,7 +94,7 @@ $(BUILD)/gen/variants_json.h: engine/model/variants.json Makefile
 	   printf ')json";\n}  // namespace damoyolo\n'; } > $@
 
 # The commit that reports name; empty outside a repository.
-$(call objects,cli/report.cpp): $(BUILD)/gen/commit.h
+$(call objects,cli/report.cpp bench/layer_bench.cpp): $(BUILD)/gen/commit.h
 $(BUILD)/gen/commit.h: FORCE
 	@mkdir -p $(@D)
 	@commit=$$(git describe --always --dirty --exclude='*' 2> /dev/null); \

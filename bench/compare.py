@@ -36,7 +36,7 @@ import tensors  # noqa: E402
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 ROUNDS = 10
-END_TO_END_RUNS = 20
+END_TO_END, END_TO_END_ROUNDS, END_TO_END_RUNS = ("damoyolo", "torch"), 5, 20  # which can; runs of each in all
 CHECKED_IMAGES = 2
 # Relative errors of scores and of boxes against fp32 on the CPU: ‖out − reference‖ / ‖reference‖. Noise makes the scores
 # of a trained model small, and their error in 16 bits larger than that of pictures; another network is off by 1.
@@ -137,7 +137,8 @@ class Lane:
         self.worker = worker
         self.facts = facts  # what the worker says of itself, and first_result_s
         self.runs = 0  # in each round
-        self.rounds, self.back_to_back, self.end_to_end = [], [], []  # milliseconds
+        # Milliseconds; a list for each round, but of back_to_back.
+        self.rounds, self.back_to_back, self.end_to_end = [], [], []
 
 
 class Comparison:
@@ -170,7 +171,7 @@ class Comparison:
             "batch": batch,
             "threads": self.args.threads,
         }
-        if self.args.pictures and engine == "torch":
+        if self.args.pictures and engine in END_TO_END:
             options["pictures"] = self.args.pictures
         return programs[engine] + [word for name, value in options.items() for word in (f"--{name}", str(value))]
 
@@ -257,11 +258,23 @@ class Comparison:
         for lane in lanes:
             try:
                 lane.facts.update(lane.worker.ask("memory", LONGEST_TURN))
-                if lane.configuration[0] == "torch" and self.args.pictures and self.left() > 0:
-                    runs = min(END_TO_END_RUNS, max(3, lane.runs * ROUNDS // 2))
-                    lane.end_to_end = lane.worker.ask(f"end_to_end {runs}", LONGEST_TURN)["alone_ms"]
             except Failed as error:
                 print(f"  {describe(lane.configuration)}: {error}")  # its times stand
+        if self.args.pictures:
+            self.measure_end_to_end([lane for lane in lanes if lane.configuration[0] in END_TO_END])
+
+    def measure_end_to_end(self, lanes):
+        """In turns, too. What fails here has its network's times still."""
+        for _ in range(END_TO_END_ROUNDS):
+            if self.left() < 0:
+                break
+            for lane in list(lanes):
+                runs = max(1, min(END_TO_END_RUNS, lane.runs * ROUNDS // 2) // END_TO_END_ROUNDS)
+                try:
+                    lane.end_to_end.append(lane.worker.ask(f"end_to_end {runs}", LONGEST_TURN)["alone_ms"])
+                except Failed as error:
+                    lanes.remove(lane)
+                    print(f"  {describe(lane.configuration)}: {error}")
 
     def entries(self, lane, batch):
         _, precision, mode = lane.configuration
@@ -269,28 +282,33 @@ class Comparison:
         if "engine_version" in lane.facts:
             begin["engine_version"] = lane.facts["engine_version"]
         end = {name: lane.facts.get(name) for name in ("device_memory_mb", "first_result_s", "plan_s")}
-        milliseconds = [time for times in lane.rounds for time in times]
-        network = {**begin, "span": "network", **reports.summary(milliseconds, batch), **end}
+        summary = lambda rounds: reports.summary([time for times in rounds for time in times], batch)
+        network = {**begin, "span": "network", **summary(lane.rounds), **end}
         if lane.back_to_back and self.args.device == "cuda":
             network["back_to_back_ms"] = statistics.median(lane.back_to_back)
         entries = [network]
         if lane.end_to_end:
-            entries.append({**begin, "span": "end_to_end", **reports.summary(lane.end_to_end, batch), **end})
+            entries.append({**begin, "span": "end_to_end", **summary(lane.end_to_end), **end})
         for entry in entries:
             print(f"  {describe(lane.configuration):<32} {entry['span']:<10} {entry['median_ms']:9.3f} ms", flush=True)
         rounded = lambda value: float(f"{value:.6g}") if isinstance(value, float) else value
         return [{name: rounded(value) for name, value in entry.items()} for entry in entries]
 
     def ratios(self, lanes, batch):
-        """How many times faster each of ours is than each of theirs."""
+        """How many times faster each of ours is than each of theirs, in each span."""
+        spans = {"network": lambda lane: lane.rounds, "end_to_end": lambda lane: lane.end_to_end}
+        return [row for span, rounds in spans.items() for row in self.ratios_of(lanes, batch, span, rounds)]
+
+    def ratios_of(self, lanes, batch, span, rounds):
         rows = []
         for ours in lanes:
             for theirs in lanes:
                 if ours.configuration[0] != "damoyolo" or theirs.configuration[0] == "damoyolo":
                     continue
-                medians = [(statistics.median(a), statistics.median(b)) for a, b in zip(ours.rounds, theirs.rounds)]
-                values = [b / a for a, b in medians]
-                row = {**self.workload, "batch": batch, "span": "network"}
+                values = [statistics.median(b) / statistics.median(a) for a, b in zip(rounds(ours), rounds(theirs))]
+                if not values:
+                    continue
+                row = {**self.workload, "batch": batch, "span": span}
                 for name, lane in (("of", ours), ("over", theirs)):
                     row[name] = dict(zip(("engine", "precision", "mode"), lane.configuration))
                 figures = {"ratio": statistics.median(values), "low": min(values), "high": max(values)}
@@ -361,7 +379,7 @@ def main():
     parser.add_argument("--precision", type=words, help="only these")
     parser.add_argument("--mode", type=words, help="of PyTorch, only these")
     parser.add_argument("--batch", type=lambda text: [int(word) for word in text.split(",")], help="only these")
-    parser.add_argument("--pictures", help="a folder of them, for PyTorch's end-to-end runs")
+    parser.add_argument("--pictures", help="a folder of them, for end-to-end runs")
     parser.add_argument("--threads", type=int, default=len(os.sched_getaffinity(0)))
     parser.add_argument("--seconds", type=float, help="that each configuration is timed for (GPU: 2, CPU: 6)")
     parser.add_argument("--budget", type=float, default=3600, help="seconds that everything may take")

@@ -10,10 +10,15 @@
 #include <cstdio>
 #include <iostream>
 #include <nlohmann/json.hpp>
+#include <optional>
 #include <string>
+#include <vector>
 
+#include "cli/pictures.h"
+#include "cli/stopwatch.h"
 #include "engine/core/error.h"
 #include "engine/detector.h"
+#include "loader/sources.h"
 #include "weights/safetensors.h"
 
 namespace {
@@ -25,14 +30,14 @@ using damoyolo::RawOutput;
 using nlohmann::json;
 
 struct Options {
-  std::string weights, images, precision, mode;
+  std::string weights, images, pictures, precision, mode;
   DetectorOptions detector;
 };
 
 class Engine {
  public:
   explicit Engine(const Options& options)
-      : batch_(options.detector.max_batch), detector_(options.weights, told(options)) {
+      : options_(options), batch_(options.detector.max_batch), detector_(options.weights, told(options)) {
     const damoyolo::ModelSpec& model = detector_.model();
     height_ = model.input_height, width_ = model.input_width;
     const std::size_t image_bytes =
@@ -61,6 +66,7 @@ class Engine {
     const std::size_t space = std::min(request.find(' '), request.size());
     const std::string word = request.substr(0, space), rest = request.substr(std::min(space + 1, request.size()));
     if (word == "run") return run(std::stoi(rest));
+    if (word == "end_to_end") return end_to_end(std::stoi(rest));
     if (word == "outputs") return write_outputs(rest);
     if (word == "memory") return {{"device_memory_mb", static_cast<double>(detector_.memory_bytes()) / 1e6}};
     throw Error("request \"{}\" is not known", request);
@@ -73,6 +79,19 @@ class Engine {
     detector_.time_network(batch_, kWarmUp);
     const damoyolo::RunTimes times = detector_.time_network(batch_, runs);
     return {{"alone_ms", milliseconds(times.alone)}, {"back_to_back_ms", milliseconds(times.back_to_back)}};
+  }
+
+  json end_to_end(int runs) {
+    if (!pictures_)
+      pictures_.emplace(damoyolo::expand_sources({options_.pictures}, std::cin), options_.detector.threads);
+    std::vector<double> alone;
+    for (int i = -kWarmUp; i < runs; ++i) {
+      const damoyolo::cli::Stopwatch watch;
+      const std::vector<damoyolo::Image> images = pictures_->decode(static_cast<std::size_t>(batch_));
+      detector_.detect(std::vector<damoyolo::ImageView>(images.begin(), images.end()));
+      if (i >= 0) alone.push_back(watch.seconds());
+    }
+    return {{"alone_ms", milliseconds(alone)}};
   }
 
   static std::vector<double> milliseconds(std::vector<double> seconds) {
@@ -97,9 +116,11 @@ class Engine {
   }
 
   static constexpr int kWarmUp = 3;
+  Options options_;
   int batch_, height_ = 0, width_ = 0, checked_ = 0;
   Detector detector_;
   std::vector<std::uint8_t> images_;
+  std::optional<damoyolo::cli::Pictures> pictures_;
 };
 
 void say(const json& message) { std::cout << message.dump() << std::endl; }
@@ -118,6 +139,7 @@ int main(int argc, char** argv) {
   CLI::App app("Times a network on request");
   app.add_option("--weights", options.weights)->required();
   app.add_option("--images", options.images)->required();
+  app.add_option("--pictures", options.pictures);
   app.add_option("--device", options.detector.device)->required();
   app.add_option("--precision", options.precision)->required();
   app.add_option("--mode", options.mode)->required();

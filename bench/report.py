@@ -102,6 +102,11 @@ def join(report, newer):
             report[name].update({ceiling: number for ceiling, number in value.items() if number is not None})
         elif name in KEYS:
             if name == "entries" and not newer.get("ratios"):
+                # Where its time goes is told by the engine alone.
+                stages = {key_of(row, name): row["stages"] for row in value if row.get("stages")}
+                for row in report.get(name, []):
+                    if key_of(row, name) in stages:
+                        row["stages"] = stages[key_of(row, name)]
                 value = [row for row in value if (workload_of(row, row), row["span"]) not in beside]
             put(report, name, value)
         elif value is not None:

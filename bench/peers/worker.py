@@ -3,7 +3,7 @@
 The same lines as build/network-bench understands. One request a line, one answer a line, in JSON:
   (at the start)  {"engine", and "engine_version" and "plan_s" where known}, once a first result has been read back
   run N           {"alone_ms": [N times], "back_to_back_ms": [up to N times]}
-  end_to_end N    {"alone_ms"}, from encoded pictures to boxes; not every engine can
+  end_to_end N    {"alone_ms"}, from encoded pictures to boxes, where they are given; not every engine can
   outputs FILE    {}; FILE holds scores and boxes of the first images, float32 safetensors
   memory          {"device_memory_mb"}
 What goes wrong is answered by {"error"}, and ends the process. So does the end of the input.
