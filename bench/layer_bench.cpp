@@ -29,6 +29,7 @@
 #include "engine/cuda/conv_timing.h"
 #include "engine/cuda/device_runtime.h"
 #include "engine/cuda/library.h"
+#include "gen/commit.h"
 
 namespace {
 
@@ -232,7 +233,8 @@ class Bench {
 
 nlohmann::json Bench::report() const {
   nlohmann::json report;
-  report["device"] = environment_.gpu;
+  report["device"] = gpu_at(cuda::find_gpus(), options_.device).name;
+  report["commit"] = kCommit;
   report["libraries"] = libraries_.report;
   report["caches"] = options_.warm ? "warm" : "rotated";
   report["overlap"] = options_.overlap;

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Measures this engine and its peers on this machine, and writes what was found: bench/results/DEVICE.json, the tables in
-# docs/performance.md and the plots in docs/plots.
+# Measures this engine and its peers on this machine, and writes what was found: bench/results/DEVICE.json and, on a GPU,
+# bench/results/layers/DEVICE.json, the tables in docs/performance.md and the plots in docs/plots.
 #
 #   make bench && bench/run.sh [OPTION VALUE]...
 #     --build DIR         where the programs are (build)
@@ -101,6 +101,10 @@ if [ ${#chosen[@]} -eq 0 ]; then
     step 60 "$folder/layers$batch.json" "$build/damoyolo" layers -w "$model" "${on[@]}" --batch $batch \
       --json "$folder/layers$batch.json"
   done
+  if [ "$device" = cuda ] && [ -x "$build/layer-bench" ]; then
+    step 75 '' "$build/layer-bench" --variants "$variant" --batch 1 --seconds 45 --json "$folder/kernels.json"
+    [ ! -e "$folder/kernels.json" ] || "$python" bench/layer_results.py "$results" "$folder/kernels.json"
+  fi
   step 60 "$folder/accuracy.json" "$python" bench/accuracy.py --header "$folder/header.json" --build "$build" \
     --json "$folder/accuracy.json" "${on[@]}" --seconds 30 --precision "$precisions$([ "$device" = cpu ] || echo ,tf32)" \
     --set "digits=$digits,tests/data/digits/images,tests/data/digits/annotations.json" ${sets[@]+"${sets[@]}"}

@@ -6,6 +6,7 @@ Needs Python's own library only. A cell without a run behind it stays empty, and
 
 import pathlib
 
+import layer_results
 import report as reports
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
@@ -104,12 +105,13 @@ class Device:
                                 f" --batch {','.join(map(str, wanted))}`")
         return f"Empty cells have not been run. {'; '.join(commands)} fills those of the peers.\n" if commands else ""
 
-    def speedups(self):
+    def speedups(self, span):
         """Of the mode that users get."""
         found, batches = {}, set()
         for ratio in self.report.get("ratios", []):
             ours, theirs = (tuple(ratio[side][name] for name in ("engine", "precision", "mode")) for side in ("of", "over"))
-            if (ratio["variant"], ratio["size"]) == (self.variant, self.size) and ours[2] in (None, "reduce-overhead"):
+            workload = (ratio["variant"], ratio["size"], ratio["span"])
+            if workload == (self.variant, self.size, span) and ours[2] in (None, "reduce-overhead"):
                 figures = f"{ratio['ratio']:.2f}× ({ratio['low']:.2f}–{ratio['high']:.2f}){self.mark(ratio)}"
                 found.setdefault((ours, theirs), {})[ratio["batch"]] = figures
                 batches.add(ratio["batch"])
@@ -130,6 +132,11 @@ class Device:
                 rows.append([*label(row), digits(first) + (self.mark(entry) if first else ""), *memory])
         titles = ["engine", "precision", "mode", "first result s", *(f"MB, batch {batch}" for batch in self.batches)]
         return table(titles, rows, 1 + len(self.batches)) if rows else ""
+
+    def memory_is(self):
+        if self.gpu:
+            return "all that the driver counts beyond the context"
+        return "what this engine's plan and weights take, without the program; of the peers it is not known"
 
     def end_to_end(self):
         rows = []
@@ -200,11 +207,13 @@ class Device:
         ]
         sections = [
             ("**Beside each other**: how many times faster, of what took turns in one run. The median over the rounds, and "
-             "their range, of the ratio of neighbouring turns' medians.", self.speedups()),
+             "their range, of the ratio of neighbouring turns' medians.", self.speedups("network")),
             ("**Before the first result, and memory.** Seconds at batch 1 from starting the process, nothing cached: "
-             "libraries, weights, plan or compilation. Memory: all that the driver counts beyond the context.", self.startup()),
+             f"libraries, weights, plan or compilation. Memory: {self.memory_is()}.", self.startup()),
             ("**End to end**, ms of a batch: from encoded pictures in the host's memory to boxes in their pixels. Not in "
-             "it: reading from disk, drawing, writing. Stages are medians and need not add up.", self.end_to_end()),
+             "it: reading from disk, drawing, writing. Stages are medians, in part of another run, and need not add up.",
+             self.end_to_end()),
+            ("**End to end, beside each other**: as above, of what took turns.", self.speedups("end_to_end")),
             ("**Where the time goes.** Each step by itself, so the sum is not the time of a run; the floor is the larger "
              "of its operations and its bytes over the measured ceilings.", self.layers()),
             ("**Accuracy beside speed**: COCO average precision, with the time of the same model and precision.",
@@ -234,8 +243,44 @@ def devices_of(path):
     return [Device(report, workload) for workload in sorted(compared or every)]
 
 
+def kernels(device, rows):
+    """Our convolutions beside the libraries' on a GPU, of the variants and batches that they are made for."""
+    lines, missing, commits = [], [], set()
+    for variant in ("T", "S", "M", "L"):
+        for batch in (1, 8, 32):
+            found = layer_results.summary(rows, variant, batch)
+            if found is None:
+                missing.append((variant, batch))
+                lines.append([variant, str(batch), *[""] * 5])
+                continue
+            commits |= found["commits"]
+            lines.append([variant, str(batch), str(found["layers"]), f"{found['mean']:.2f}×", f"{found['smallest']:.2f}×",
+                          str(found["slow"]), f"{100 * found['of_floor']:.0f} %"])
+    titles = ["variant", "batch", "layers", "geometric mean", "smallest", "below 0.8×", "floors over ours"]
+    parts = [f"### {device}: our convolutions beside the libraries'",
+             "Of each distinct layer the best of our kernels and the best of cuDNN's and cuBLASLt's, timed by itself with its "
+             "tensors in device memory: the libraries' time over ours, so that above 1 ours is faster."
+             + (f" Commit {', '.join(sorted(commits))}." if commits else ""),
+             table(titles, lines, 6)]
+    if missing:
+        variants = ",".join(dict.fromkeys(variant for variant, _ in missing))
+        batches = ",".join(map(str, sorted({batch for _, batch in missing})))
+        parts.append(f"Empty cells have not been run. `build/layer-bench --variants {variants} --batch {batches} --json F && "
+                     "bench/layer_results.py bench/results F` fills them.")
+    return "\n\n".join(parts)
+
+
+def text_of(path):
+    devices = devices_of(path)
+    parts = [device.text() for device in devices]
+    if devices and devices[0].gpu:
+        name = devices[0].report["device"]
+        parts.append(kernels(name, layer_results.read(layer_results.path_of(name, path.parent))))
+    return "\n\n".join(parts)
+
+
 def main():
-    text = "\n\n".join(device.text() for path in sorted(RESULTS.glob("*.json")) for device in devices_of(path))
+    text = "\n\n".join(text_of(path) for path in sorted(RESULTS.glob("*.json")))
     text = text or "Nothing has been run yet; `make bench && bench/run.sh` fills this."
     document = DOCUMENT.read_text()
     if BEGIN not in document or END not in document:

@@ -18,6 +18,7 @@ sys.path[:0] = [str(ROOT / "bench"), str(ROOT / "kernels")]
 import importlib.machinery  # noqa: E402
 import importlib.util  # noqa: E402
 
+import layer_results  # noqa: E402
 import report as reports  # noqa: E402
 import sass_report  # noqa: E402
 import tables  # noqa: E402
@@ -113,6 +114,24 @@ def test_figures_beside_peers_stay():
     assert report["entries"][beside]["median_ms"] != 0.5
 
 
+def test_stages_join_what_was_measured_beside_peers():
+    report = example()
+    beside = next(i for i, e in enumerate(report["entries"]) if e["engine"] == "damoyolo" and e["mode"] == "reduce-overhead")
+    stages = dict.fromkeys(("decode_ms", "copy_ms", "preprocess_ms", "network_ms", "postprocess_ms"), 1.0)
+    reports.join(report, alone(report, beside, median_ms=0.5, stages=stages))
+    assert report["entries"][beside]["median_ms"] != 0.5 and report["entries"][beside]["stages"] == stages
+    assert "stages" not in report["entries"][beside + 1] and reports.problems(report) == []
+
+
+def test_ratios_of_each_span_have_their_table():
+    report = example()
+    row = next(row for row in report["ratios"] if row["of"]["precision"] == "bf16" and row["batch"] == 1)
+    report["ratios"].append({**row, "span": "end_to_end", "ratio": 7.5})
+    device = tables.Device(report, ("S", "640x640"))
+    assert "7.50×" in device.speedups("end_to_end") and "7.50×" not in device.speedups("network")
+    assert device.speedups("end_to_end").count("×") == 1 and "End to end, beside each other" in device.text()
+
+
 def test_older_rows_name_their_commit():
     report = example()
     newer = alone(report, 0, median_ms=0.5)
@@ -150,11 +169,63 @@ def test_cells_without_a_run_are_empty_and_name_the_command():
     assert "Empty cells" not in tables.Device(example(), ("S", "640x640")).text()
 
 
+def test_memory_is_said_to_be_what_it_is_on_that_device():
+    gpu, cpu = (tables.Device(example(on_gpu), ("S", "640x640")).text() for on_gpu in (True, False))
+    assert "the driver counts" in gpu and "the driver counts" not in cpu and "plan and weights" in cpu
+
+
 def test_unsteady_figures_are_marked():
     report = example(gpu=False)
     report["entries"][0]["drift"] = 0.2
     text = tables.Device(report, ("S", "640x640")).text()
     assert " !" in next(line for line in text.splitlines() if line.startswith("| damoyolo | bf16"))
+
+
+def timed_layers(own_us=(10.0, 40.0), batch=1, **changes):
+    """What build/layer-bench writes, of two layers; our second kernel is the best, and one of the libraries' failed."""
+    layers = []
+    for i, own in enumerate(own_us):
+        candidates = [{"kernel": "own:sm90:a", "us": 2 * own}, {"kernel": "own:sm90:b", "us": own},
+                      {"kernel": "cudnn:conv:1", "us": 20.0}, {"kernel": "cudnn:conv:2", "error": "no"}]
+        candidates = [{**candidate, "predicted_us": 1.0} for candidate in candidates]
+        layers.append({"layer": f"layer {i}", "batch": batch, "variants": {"S": 1 + i, "T": 1}, "flops": 1.0, "bytes": 1.0,
+                       "floor_us": 5.0, "candidates": candidates})
+    measured = {"device": "Example GPU 1", "commit": "abc", "libraries": ["cuDNN 9"], "caches": "rotated", "overlap": False}
+    return measured | {"ceilings": {"copy_gbs": 3000.0, "bf16_tflops": 800.0}, "layers": layers} | changes
+
+
+def test_layers_are_joined_by_shape_and_batch():
+    with tempfile.TemporaryDirectory() as folder:
+        path = layer_results.path_of("Example GPU 1", folder)
+        assert layer_results.read(path) == []
+        for measured in (timed_layers(), timed_layers(batch=8), timed_layers(caches="warm"), timed_layers((5.0,), commit="def")):
+            layer_results.join(path, measured)
+        rows = layer_results.read(path)
+        assert path == pathlib.Path(folder) / "layers/example-gpu-1.json" and len(rows) == 6
+        first = next(row for row in rows if (row["layer"], row["batch"], row["caches"]) == ("layer 0", 1, "rotated"))
+        assert (first["own"], first["library"]["us"]) == ({"kernel": "own:sm90:b", "us": 5.0}, 20.0)
+        assert (first["timed"], first["not_timed"], first["commit"]) == (3, 1, "def")
+
+
+def test_layers_are_summed_up_by_variant_and_batch():
+    rows = layer_results.rows_of(timed_layers())
+    found = layer_results.summary(rows, "S", 1)
+    assert abs(found["mean"] - 1.0) < 1e-9 and (found["layers"], found["smallest"], found["slow"]) == (2, 0.5, 1)
+    assert abs(found["of_floor"] - 15 / 90) < 1e-9  # the second layer twice
+    assert layer_results.summary(rows, "M", 1) is None and layer_results.summary(rows, "S", 8) is None
+    assert layer_results.summary(layer_results.rows_of(timed_layers(caches="warm")), "S", 1) is None
+
+    text = tables.kernels("Example GPU 1", rows)
+    assert "| S | 1 | 2 | 1.00× | 0.50× | 1 | 17 % |" in text and "| S | 8 |  |  |  |  |  |" in text
+    assert "--variants T,S,M,L --batch 1,8,32 --json" in text
+
+
+def test_only_a_gpu_has_a_table_of_kernels():
+    with tempfile.TemporaryDirectory() as folder:
+        for gpu in (True, False):
+            path = pathlib.Path(folder) / "example.json"
+            path.write_text(json.dumps(example(gpu)))
+            assert ("our convolutions beside" in tables.text_of(path)) == gpu
 
 
 def test_plots_are_drawn_from_a_report():
