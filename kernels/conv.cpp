@@ -43,10 +43,10 @@ const char* unmet_expectation(const Convolution& convolution) {
   return is_countable(r) ? nullptr : "tensors of less than 2^31 elements";
 }
 
-bool is_listed(const ConvConfig& config, std::span<const ConvConfig> configs) {
+bool is_listed(const ConvConfig& config, std::span<const ConvConfig> configs, int most) {
   ConvConfig whole = config;
-  whole.split = 1;
-  return config.split >= 1 && config.split <= kMaxConvSplit &&
+  whole.split = whole.sharing = 1;
+  return config.split >= 1 && config.split <= most &&
          std::find(configs.begin(), configs.end(), whole) != configs.end();
 }
 

@@ -16,13 +16,14 @@ struct Convolution {
   int kernel = 1, stride = 1;     // 1 or 3; 1 or 2
   TensorView y;                   // [n, ⌈h/stride⌉, ⌈w/stride⌉, c] in x's type or F32; any alignment
   Epilogue epilogue;              // a residual has x's type
-  // Where split > 1: memory for partial sums, at a multiple of 256 bytes, nobody else's meanwhile; and zeros, which
-  // the kernel leaves as zeros.
+  // As much as the kernel's ConvMemory says: memory for partial sums, at a multiple of 256 bytes, nobody else's
+  // meanwhile; and zeros, which the kernel leaves as zeros.
   void* workspace = nullptr;
   unsigned* tickets = nullptr;
 };
 
-// How a kernel divides the work. Only the configurations that a kernel lists are compiled; `split` is free.
+// How a kernel divides the work. Only the configurations that a kernel lists are compiled; `split` and `sharing`
+// are free.
 struct ConvConfig {
   int m = 128;      // output pixels of a tile
   int n = 64;       // output channels of a tile
@@ -30,12 +31,14 @@ struct ConvConfig {
   int stages = 4;   // steps that are on their way from memory while one is computed
   int columns = 0;  // a tile is a rectangle of m / columns rows of so many pixels; 0: m pixels in row-major order
   int split = 1;    // blocks that share each tile's sum, at most kMaxConvSplit; added up in a fixed order
+  int taps = 1;     // of a window in one step: one, or the three of its column, which share their pixels
+  int sharing = 1;  // blocks that share the weights they read, 1 or 2; not where they share a sum
 
   bool operator==(const ConvConfig&) const = default;
 };
 constexpr int kMaxConvSplit = 16;
 
-// What `split` > 1 needs; 0 otherwise.
+// What `split` > 1 may need; 0 otherwise.
 struct ConvMemory {
   std::size_t workspace_bytes = 0, tickets = 0;
 };

@@ -12,8 +12,8 @@ namespace damoyolo::kernels {
 // A residual is there when it has data.
 const char* unmet_expectation(const Convolution& convolution);
 
-// Whether the configuration is one of `configs`, with a split that is allowed.
-bool is_listed(const ConvConfig& config, std::span<const ConvConfig> configs);
+// Whether the configuration is one of `configs`, but for its sharing and for a split of at most `most`.
+bool is_listed(const ConvConfig& config, std::span<const ConvConfig> configs, int most);
 
 // What a split needs where each share of each tile keeps its m × n sums in the workspace, in fp32.
 ConvMemory memory_of_shares(const ConvConfig& config, std::int64_t tiles);

@@ -125,19 +125,26 @@ constexpr int kSumsBlock = 16 * 32;
 __device__ __forceinline__ int flips_of_row(int row) { return (row & 3) << 1 | (row & 1); }
 
 // Lane l holds channels 8·i + 2·(l % 4) and the next one, in fragments[i][0, 1] of pixel l / 4 and in
-// fragments[i][2, 3] of pixel l / 4 + 8.
-__device__ __forceinline__ void put_sums(float* block, const float (*fragments)[4]) {
-  struct alignas(8) Pair {
-    float first, second;
-  };
+// fragments[i][2, 3] of pixel l / 4 + 8. Calls put(place in the block, first, second) for each pair.
+template <typename Put>
+__device__ __forceinline__ void for_each_pair(const float (*fragments)[4], Put put) {
   const int lane = static_cast<int>(threadIdx.x % kLanes), row = lane / 4;
   const int place = row * 32 + (lane % 4 / 2 ^ flips_of_row(row)) * 4 + lane % 2 * 2;
 #pragma unroll
   for (int i = 0; i < 4; ++i) {
-    float* to = block + (place ^ 2 * i * 4);  // 2·i units on
-    *reinterpret_cast<Pair*>(to) = {fragments[i][0], fragments[i][1]};
-    *reinterpret_cast<Pair*>(to + 8 * 32) = {fragments[i][2], fragments[i][3]};
+    const int to = place ^ 2 * i * 4;  // 2·i units on
+    put(to, fragments[i][0], fragments[i][1]);
+    put(to + 8 * 32, fragments[i][2], fragments[i][3]);
   }
+}
+
+__device__ __forceinline__ void put_sums(float* block, const float (*fragments)[4]) {
+  struct alignas(8) Pair {
+    float first, second;
+  };
+  for_each_pair(fragments, [&](int place, float first, float second) {
+    *reinterpret_cast<Pair*>(block + place) = {first, second};
+  });
 }
 
 // Channels [8·group, 8·group + 8) of a pixel.

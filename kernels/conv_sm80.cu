@@ -366,8 +366,8 @@ void run(const Convolution& convolution, const ConvConfig& config, Stream stream
 std::span<const ConvConfig> conv_sm80_configs() { return kConfigs; }
 
 bool conv_sm80_fits(const Convolution& convolution, const ConvConfig& config) {
-  return is_listed(config, kConfigs) && unmet_expectation(convolution) == nullptr &&
-         tiles_of(convolution.y, config).m <= kMaxTilesM;
+  return config.sharing == 1 && is_listed(config, kConfigs, kMaxConvSplit) &&
+         unmet_expectation(convolution) == nullptr && tiles_of(convolution.y, config).m <= kMaxTilesM;
 }
 
 ConvMemory conv_sm80_memory(const Convolution& convolution, const ConvConfig& config) {
@@ -376,7 +376,7 @@ ConvMemory conv_sm80_memory(const Convolution& convolution, const ConvConfig& co
 }
 
 void launch_conv_sm80(const Convolution& convolution, const ConvConfig& config, Stream stream) {
-  require(is_listed(config, kConfigs), kName, "one of its configurations");
+  require(config.sharing == 1 && is_listed(config, kConfigs, kMaxConvSplit), kName, "one of its configurations");
   require_convolution(convolution, conv_sm80_memory(convolution, config), kName);
   require(tiles_of(convolution.y, config).m <= kMaxTilesM, kName, "at most 65535 tiles of pixels");
   const auto with_tiles = [&]<typename T>(T, auto... tiles) {

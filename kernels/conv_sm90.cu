@@ -1,9 +1,11 @@
 #include <algorithm>
 #include <array>
+#include <span>
 
 #include "kernels/conv_checks.h"
-#include "kernels/conv_epilogue.cuh"
 #include "kernels/conv_sm90.h"
+#include "kernels/conv_sm90_epilogue.cuh"
+#include "kernels/conv_sm90_layout.cuh"
 #include "kernels/conv_sm90_tiling.cuh"
 #include "kernels/ptx_sm90.cuh"
 #include "kernels/tensor_map.h"
@@ -12,276 +14,333 @@ namespace damoyolo::kernels {
 namespace {
 
 constexpr char kName[] = "conv_sm90";
-constexpr int kMaxStages = 8;
 
-// A tile's size, and stages that leave room for Layout::kBlocks blocks on a multiprocessor.
-struct Tile {
-  int m, n, k, stages;
-};
-
-// k is a box's width in channels: narrow ones for layers of few channels, where a box of 64 would be mostly zeros.
 constexpr Tile kTiles[] = {
-    {64, 32, 64, 5},   {64, 64, 64, 4},   {64, 96, 64, 5},  {64, 128, 64, 4}, {128, 32, 16, 8},
-    {128, 32, 32, 8},  {128, 64, 32, 7},  {128, 32, 64, 4}, {128, 64, 64, 4}, {128, 96, 64, 6},
-    {128, 128, 64, 6}, {128, 192, 64, 5}, {256, 64, 64, 5},
+    {64, 32, 64, 1},   {64, 64, 64, 1},  {64, 96, 64, 1},   {64, 128, 64, 1},  {128, 32, 16, 1},  {128, 32, 32, 1},
+    {128, 64, 32, 1},  {128, 64, 64, 1}, {128, 96, 64, 1},  {128, 128, 64, 1}, {128, 160, 64, 1}, {128, 192, 64, 1},
+    {256, 128, 32, 1}, {64, 64, 32, 3},  {128, 64, 32, 3},  {128, 96, 32, 3},  {128, 128, 32, 3}, {128, 160, 32, 3},
+    {128, 192, 32, 3}, {256, 64, 32, 3}, {256, 128, 32, 3},
 };
 
-// Divisors of the maps' widths, for inputs of 640 and 416 pixels, or close to one; 0 for 1×1.
-constexpr int kColumns[] = {0, 8, 13, 16, 20, 26, 40};
+// Divisors of the maps' widths, for inputs of 640 and 416 pixels, or close to one; 0 for 1×1. Taps that share their
+// pixels are a whole number of the swizzle's periods apart, 8 pixels.
+constexpr int kColumns[] = {0, 8, 13, 16, 20, 26, 40}, kColumnsOfThreeTaps[] = {8, 16};
 
-constexpr auto kConfigs = [] {
-  std::array<ConvConfig, std::size(kTiles) * std::size(kColumns)> configs;
-  std::size_t i = 0;
+template <typename Function>
+constexpr void for_each_config(Function function) {
   for (const Tile& tile : kTiles)
-    for (const int columns : kColumns) configs[i++] = {tile.m, tile.n, tile.k, tile.stages, columns, 1};
-  return configs;
+    for (const int columns : tile.taps == 1 ? std::span<const int>(kColumns) : kColumnsOfThreeTaps)
+      function({tile.m, tile.n, tile.k, tile.stages(columns, 1, tile.blocks()), columns, 1, tile.taps});
+}
+
+constexpr std::size_t kConfigCount = [] {
+  std::size_t count = 0;
+  for_each_config([&](ConvConfig) { ++count; });
+  return count;
 }();
 
-// What lies where in a block and its shared memory: barriers, stages, and a block of sums for each warp.
-template <int M, int N, int K>
-struct Layout {
-  static constexpr int kWarpgroups = M == 64 ? 1 : 2;   // consumers
-  static constexpr int kGroups = M / 64 / kWarpgroups;  // of 64 pixels, for each of them
-  static constexpr int kConsumers = kWarpgroups * 128;
-  static constexpr int kThreads = kConsumers + kLanes;
-  static constexpr int kFragments = kGroups * N / 8;  // of 4 sums, for each thread
-  // On a multiprocessor at a time: as many as the registers allow.
-  static constexpr int kBlocks = (kFragments > 8 ? 1 : 2) + (kWarpgroups == 1 ? 1 : 0);
-
-  static constexpr int kSpan = 2 * K;  // bytes of a row of either factor
-  static constexpr int kPixelBytes = M * kSpan;
-  static constexpr int kStageBytes = kPixelBytes + N * kSpan;
-  static constexpr int kSumsBytes = kConsumers / kLanes * kSumsBlock * 4;
-  static constexpr int kAlignment = 1024;  // of a stage, for its swizzle
-  // The barriers are in front of the first stage and need at most what aligning it takes.
-  static constexpr int kBarrierBytes = 2 * kMaxStages * 8;
-  static constexpr int shared_bytes(int stages) { return kAlignment + stages * kStageBytes + kSumsBytes; }
-  static_assert(kBarrierBytes <= 128 && kStageBytes % kAlignment == 0);
-};
-
-// Where the stages and their barriers are in shared memory. A stage is `full` when both factors have come, and `empty`
-// when every warp that multiplies has.
-template <typename L>
-struct Stages {
-  std::uint32_t barriers, first;
-  int count;
-
-  __device__ __forceinline__ std::uint32_t full(int stage) const { return barriers + stage * 8; }
-  __device__ __forceinline__ std::uint32_t empty(int stage) const { return barriers + (kMaxStages + stage) * 8; }
-  __device__ __forceinline__ std::uint32_t pixels(int stage) const { return first + stage * L::kStageBytes; }
-  __device__ __forceinline__ std::uint32_t weights(int stage) const { return pixels(stage) + L::kPixelBytes; }
-};
-
-// One thread keeps the stages full. Weights are no other kernel's work, so that the first ones are on their way before
-// the kernels in front have ended.
-template <int N, int K, typename L>
-__device__ __forceinline__ void load_stages(const CUtensorMap& x, const CUtensorMap& weights, const Tiling& tiling,
-                                            const Stages<L>& stages) {
-  const int kernel = tiling.kernel, padding = kernel / 2;
-  const unsigned bytes = static_cast<unsigned>(tiling.rows * tiling.columns + N) * L::kSpan;
-  const auto load_weights = [&](int stage, const Work& work, const Step& step) {
-    mbarrier_arrive_expect(stages.full(stage), bytes);
-    tensor_load(stages.weights(stage), weights, stages.full(stage), step.channel, step.ky * kernel + step.kx,
-                work.channel);
-  };
-
-  int ahead = 0;  // stages whose weights are on their way, but not their pixels
-  {
-    const Work work = work_of(tiling, static_cast<int>(blockIdx.x), N);
-    Step step(work.first, kernel, K);
-#pragma unroll 1
-    for (; ahead < min(stages.count, work.last - work.first); ++ahead, step.advance(kernel, K))
-      load_weights(ahead, work, step);
-  }
-  wait_for_predecessors();
-  let_successors_start();
-
-  Turn turn;
-#pragma unroll 1
-  for (int item = static_cast<int>(blockIdx.x); item < tiling.items; item += static_cast<int>(gridDim.x)) {
-    const Work work = work_of(tiling, item, N);
-    Step step(work.first, kernel, K);
-#pragma unroll 1
-    for (int i = work.first; i < work.last; ++i, step.advance(kernel, K), turn.advance(stages.count)) {
-      if (ahead > 0) {
-        --ahead;
-      } else {
-        mbarrier_wait(stages.empty(turn.stage), turn.parity ^ 1);
-        load_weights(turn.stage, work, step);
-      }
-      tensor_load(stages.pixels(turn.stage), x, stages.full(turn.stage), step.channel,
-                  work.column * tiling.stride + step.kx - padding, work.row * tiling.stride + step.ky - padding,
-                  work.image);
-    }
-  }
-}
-
-// A warpgroup adds up kGroups × 64 pixels × N channels over the work's steps. One step's products are under way while
-// the next one's are issued; a stage is free when its own are done.
-template <typename T, int N, int K, typename L>
-__device__ __forceinline__ void multiply_stages(const Stages<L>& stages, const Work& work, int warpgroup,
-                                                bool first_lane, Turn& turn, float (&sums)[L::kFragments][4]) {
-  constexpr int kDepth = 16;  // products of one instruction
-  int before = -1;            // the stage of the step before
-  fence_registers(sums);
-#pragma unroll 1
-  for (int i = work.first; i < work.last; ++i, turn.advance(stages.count)) {
-    mbarrier_wait(stages.full(turn.stage), turn.parity);
-    const std::uint64_t pixels =
-        matrix_descriptor(stages.pixels(turn.stage) + warpgroup * L::kGroups * 64 * L::kSpan, L::kSpan);
-    const std::uint64_t weights = matrix_descriptor(stages.weights(turn.stage), L::kSpan);
-    wgmma_fence();
-#pragma unroll
-    for (int k = 0; k < K / kDepth; ++k)
-#pragma unroll
-      for (int group = 0; group < L::kGroups; ++group)
-        wgmma<T, N>(&sums[group * N / 8], pixels + ((group * 64 * L::kSpan + k * 2 * kDepth) >> 4),
-                    weights + ((k * 2 * kDepth) >> 4));
-    wgmma_commit();
-    wgmma_wait<1>();
-    if (before >= 0 && first_lane) mbarrier_arrive(stages.empty(before));
-    before = turn.stage;
-  }
-  wgmma_wait<0>();
-  fence_registers(sums);
-  if (before >= 0 && first_lane) mbarrier_arrive(stages.empty(before));
-}
+constexpr auto kConfigs = [] {
+  std::array<ConvConfig, kConfigCount> configs;
+  std::size_t i = 0;
+  for_each_config([&](ConvConfig config) { configs[i++] = config; });
+  return configs;
+}();
 
 template <typename T>
 struct Arguments {
   Tiling tiling;
   ConvResult<T> result;
-  float* workspace;
-  unsigned* tickets;
-  int stages;
+  int stages = 0, stage_bytes = 0, pixel_bytes = 0;
+  bool staged = false, staged_residual = false;  // bulk copies take the output, and bring the residual
 };
+
+// How boxes of the tensors are found.
+struct Maps {
+  CUtensorMap x, weights, y, residual;
+};
+
+// One thread keeps the stages full. Weights are no other kernel's work, so that the first ones are on their way before
+// the kernels in front have ended.
+template <Tile kTile, typename T>
+__device__ __forceinline__ void load_stages(const Maps& maps, const Arguments<T>& arguments, const Stages& stages) {
+  const Tiling& tiling = arguments.tiling;
+  const int padding = tiling.kernel / 2;
+  constexpr int kHalo = kTile.taps - 1;
+  const unsigned bytes = ((tiling.rows + kHalo) * tiling.columns + kTile.taps * kTile.n) * kTile.span();
+  const auto load_weights = [&](int stage, const Work& work, const Step& step) {
+    mbarrier_arrive_expect(stages.full(stage), bytes);
+    if (tiling.sharing == 1) {
+      tensor_load(stages.weights(stage), maps.weights, stages.full(stage), step.channel, work.channel, step.kx,
+                  step.ky);
+      return;
+    }
+    // Half of each tap's channels, for both blocks.
+    const int first = cluster_rank() * (kTile.n / 2);
+#pragma unroll
+    for (int tap = 0; tap < kTile.taps; ++tap)
+      tensor_load_multicast(stages.weights(stage) + (tap * kTile.n + first) * kTile.span(), maps.weights,
+                            stages.full(stage), 0b11, step.channel, work.channel + first, step.kx, step.ky + tap);
+  };
+  const auto load_pixels = [&](int stage, const Work& work, const Step& step) {
+    tensor_load(stages.pixels(stage), maps.x, stages.full(stage), step.channel,
+                work.column * tiling.stride - padding + step.kx, work.row * tiling.stride - padding + step.ky,
+                work.image);
+  };
+
+  int item = static_cast<int>(blockIdx.x);
+  Work work = work_of(tiling, item, kTile.n);
+  const Step start(tiling, work.first, kTile.k);
+  const int ahead = min(stages.count, work.last - work.first);
+  Step step = start;
+#pragma unroll 1
+  for (int stage = 0; stage < ahead; ++stage, step.advance<kTile.taps>(tiling, kTile.k))
+    load_weights(stage, work, step);
+  wait_for_predecessors();
+  let_successors_start();
+  step = start;
+#pragma unroll 1
+  for (int stage = 0; stage < ahead; ++stage, step.advance<kTile.taps>(tiling, kTile.k))
+    load_pixels(stage, work, step);
+
+  int left = work.last - work.first - ahead;
+  Turn turn{ahead == stages.count ? 0 : ahead, ahead == stages.count ? 1u : 0u};
+  unsigned end_parity = 0;
+#pragma unroll 1
+  for (;;) {
+#pragma unroll 1
+    for (; left > 0; --left, step.advance<kTile.taps>(tiling, kTile.k), turn.advance(stages.count)) {
+      mbarrier_wait(stages.empty(turn.stage), turn.parity ^ 1);
+      load_weights(turn.stage, work, step);
+      load_pixels(turn.stage, work, step);
+    }
+    if (arguments.staged_residual) {
+      mbarrier_wait(stages.end_empty(), end_parity);
+      end_parity ^= 1;
+      mbarrier_arrive_expect(stages.end_full(), tiling.rows * tiling.columns * kTile.n * 2);
+#pragma unroll
+      for (int chunk = 0; chunk < kTile.n / kTile.chunk(); ++chunk)
+        tensor_load(stages.end() + chunk * Staged<kTile>::kChunkBytes, maps.residual, stages.end_full(),
+                    work.channel + chunk * kTile.chunk(), work.column, work.row, work.image);
+    }
+    item += static_cast<int>(gridDim.x);
+    if (item >= tiling.items) return;
+    work = work_of(tiling, item, kTile.n);
+    step = Step(tiling, work.first, kTile.k);
+    left = work.last - work.first;
+  }
+}
+
+// A warpgroup adds up groups() × 64 pixels × n channels over some steps. One step's products are under way while the
+// next one's are issued; a stage is free when its own are done.
+template <Tile kTile, typename T>
+__device__ __forceinline__ void multiply_stages(const Stages& stages, const Tiling& tiling, int steps, int warpgroup,
+                                                Turn& turn, float (&sums)[kTile.fragments()][4]) {
+  constexpr int kDepth = 16;  // products of one instruction
+  const bool first_lane = threadIdx.x % kLanes == 0;
+  const int tap_bytes = tiling.columns * kTile.span();  // from one tap's pixels to the next one's
+  int before = -1;                                      // the stage of the step before
+  fence_registers(sums);
+#pragma unroll 1
+  for (; steps > 0; --steps, turn.advance(stages.count)) {
+    const std::uint32_t pixels = stages.pixels(turn.stage) + warpgroup * kTile.groups() * 64 * kTile.span();
+    const std::uint32_t weights = stages.weights(turn.stage);
+    mbarrier_wait(stages.full(turn.stage), turn.parity);
+    wgmma_fence();
+#pragma unroll
+    for (int tap = 0; tap < kTile.taps; ++tap) {
+      const std::uint64_t a = matrix_descriptor(pixels + tap * tap_bytes, kTile.span());
+      const std::uint64_t b = matrix_descriptor(weights + tap * kTile.n * kTile.span(), kTile.span());
+#pragma unroll
+      for (int k = 0; k < kTile.k / kDepth; ++k)
+#pragma unroll
+        for (int group = 0; group < kTile.groups(); ++group)
+          wgmma<T, kTile.n>(&sums[group * kTile.n / 8], a + ((group * 64 * kTile.span() + k * 2 * kDepth) >> 4),
+                            b + ((k * 2 * kDepth) >> 4));
+    }
+    wgmma_commit();
+    wgmma_wait<1>();
+    if (before >= 0 && first_lane) stages.release(before);
+    before = turn.stage;
+  }
+  wgmma_wait<0>();
+  fence_registers(sums);
+  if (before >= 0 && first_lane) stages.release(before);
+}
+
+// The warpgroups that multiply go through the work items.
+template <Tile kTile, typename T>
+__device__ __forceinline__ void compute_tiles(const Maps& maps, const Arguments<T>& arguments, const Stages& stages,
+                                              unsigned char* end, int warp) {
+  wait_for_predecessors();
+  let_successors_start();
+  const Tiling& tiling = arguments.tiling;
+  const EpilogueArguments<T>& epilogue = arguments.result.epilogue;
+  const bool first_thread = threadIdx.x == 0;
+  Turn turn;
+  unsigned end_parity = 0;
+#pragma unroll 1
+  for (int item = static_cast<int>(blockIdx.x); item < tiling.items; item += static_cast<int>(gridDim.x)) {
+    const Work work = work_of(tiling, item, kTile.n);
+    if (arguments.staged_residual && first_thread) {
+      store_wait_read<0>();
+      mbarrier_arrive(stages.end_empty());
+    }
+    float sums[kTile.fragments()][4];
+    start_sums<kTile>(arguments.staged ? epilogue.bias : nullptr, work.channel, arguments.result.c, sums);
+    multiply_stages<kTile, T>(stages, tiling, work.last - work.first, warp / 4, turn, sums);
+    if (!arguments.staged) {
+      if (tiling.split > 1) exchange_shares<kTile>(tiling, stages, work.share, warp, sums);
+      store_pieces<kTile>(tiling, arguments.result, work, warp, reinterpret_cast<float*>(end), sums);
+      continue;
+    }
+    if (arguments.staged_residual) {
+      mbarrier_wait(stages.end_full(), end_parity);
+      end_parity ^= 1;
+    } else {
+      if (first_thread) store_wait_read<0>();
+      named_barrier(1, kTile.consumers());
+    }
+    put_tile<kTile>(epilogue, arguments.staged_residual, warp, end, sums);
+    fence_async_shared();
+    named_barrier(1, kTile.consumers());
+    if (first_thread) {
+#pragma unroll
+      for (int chunk = 0; chunk < kTile.n / kTile.chunk(); ++chunk)
+        tensor_store(maps.y, stages.end() + chunk * Staged<kTile>::kChunkBytes, work.channel + chunk * kTile.chunk(),
+                     work.column, work.row, work.image);
+      store_commit();
+    }
+  }
+  if (arguments.staged && first_thread) store_wait_read<0>();
+}
 
 // y[pixel][channel] = epilogue(Σ x[pixel shifted by tap][k] · weights[channel][tap][k]).
 //
-// A tile is a rectangle of M pixels × N channels. A step of its sum is one tap × K input channels, and takes two bulk
-// tensor copies: the rectangle of x, shifted by the tap, and the N rows of weights. Both arrive swizzled, a pixel or a
+// A tile is a rectangle of m pixels × n channels. A step of its sum is one tap × k input channels, and takes two bulk
+// tensor copies: the rectangle of x, shifted by the tap, and the n rows of weights. Both arrive swizzled, a pixel or a
 // channel in each row, which is how wgmma reads its factors. Copies give zeros outside the tensor: that is the padding
 // of the convolution, and it fills tails of channels. With stride 2 the copy takes every other pixel. So the kernel
-// has no address arithmetic, and no masks before its epilogue, where pixels and channels outside of y are dropped.
+// has no address arithmetic, and no masks.
 //
-// One warp issues copies; one or two warpgroups of 128 threads multiply, each 64 or 128 of the pixels. Nine warps
-// leave a thread 168 registers, 96 where two blocks share a multiprocessor, and every tile here keeps within that
-// without a spill: so what copies is a warp and no warpgroup, and there is nothing to move with setmaxnreg. (A tile of
-// 256 × 128 would need it.) Blocks stay and take every so many-th work item: while one is in its epilogue, its next
-// tile's stages fill up, and the other blocks of the multiprocessor multiply. A split's shares meet in the workspace
-// (see add_shares); no block waits for another.
+// A step may also be the three taps of a window's column. Then the rectangle has two rows more, and each tap's pixels
+// begin one row after the last one's: where rows are whole periods of the swizzle, 8 pixels, that is only another
+// start for the same descriptor. Every pixel comes 3 · (rows + 2) / rows times from L2, and not 9.
 //
-// Floor: 2 · pixels · channels · taps · x.c operations over the tensor cores' rate at large batches. Every tap reads x
-// again, from L2, 2 · (M + N) bytes for 2 · M · N operations: a byte for 64 of them at 128 × 128, for 32 at 64 × 64.
-// At batch 1 the floor is a wave's latency: filling the pipeline, and one tile's steps.
-template <typename T, int M, int N, int K>
-__global__ void __launch_bounds__(Layout<M, N, K>::kThreads, Layout<M, N, K>::kBlocks)
-    conv_sm90_kernel(const __grid_constant__ CUtensorMap x, const __grid_constant__ CUtensorMap weights,
-                     const Arguments<T> arguments) {
+// One warp copies; one or two warpgroups of 128 threads multiply, each 64 or 128 of the pixels. Where a thread has 96
+// sums or more, the warp is a warpgroup, which keeps 40 registers a thread and gives the multiplying ones 232. Blocks
+// stay and take every so many-th work item: while one is in its epilogue, its next tile's stages fill up, and the
+// other blocks of the multiprocessor multiply. What ends the sums is in conv_sm90_epilogue.cuh.
+//
+// Two blocks with neighbouring tiles of the same channels may share their weights: as a cluster, each brings one half
+// of them to both (`sharing`).
+//
+// Where tiles are fewer than multiprocessors, a cluster of blocks shares each tile's sum (`split`), and each of its
+// blocks ends a part of the tile.
+//
+// The compiler must see that what a warp does is the same for its lanes, or else it guards every bulk copy with a loop
+// over lanes and moves descriptors through vector registers: hence elect_one() and the shuffle of the warp's number.
+//
+// Floor: 2 · pixels · channels · taps · x.c operations over the tensor cores' rate at large batches, where an operand
+// comes from L2 at 2 · (m + n) bytes for 2 · m · n operations: a byte for 64 of them at 128 × 128; 135 with three taps
+// at 256 × 128. At batch 1 the floor is a wave's latency: filling the pipeline, and one tile's steps.
+template <typename T, int M, int N, int K, int Taps>
+__global__ void __launch_bounds__(Tile{M, N, K, Taps}.threads(), Tile{M, N, K, Taps}.blocks())
+    conv_sm90_kernel(const __grid_constant__ Maps maps, const __grid_constant__ Arguments<T> arguments) {
 #if !defined(__CUDA_ARCH__) || defined(__CUDA_ARCH_FEAT_SM90_ALL)
-  using L = Layout<M, N, K>;
+  constexpr Tile kTile{M, N, K, Taps};
   const Tiling& tiling = arguments.tiling;
-  const int thread = static_cast<int>(threadIdx.x), warp = thread / kLanes, lane = thread % kLanes;
-  constexpr int kWarps = L::kConsumers / kLanes;
+  const int thread = static_cast<int>(threadIdx.x);
+  const int warp = __shfl_sync(~0u, thread / kLanes, 0);  // so that the compiler knows it is the same for all lanes
 
   auto* const shared = dynamic_shared<unsigned char>();
   const std::uint32_t barriers = shared_address(shared);
-  const std::uint32_t first = (barriers + L::kBarrierBytes + L::kAlignment - 1) / L::kAlignment * L::kAlignment;
-  const Stages<L> stages{barriers, first, arguments.stages};
-  if (thread == 0) {
+  const std::uint32_t first = (barriers + kBarrierBytes + kStageAlignment - 1) / kStageAlignment * kStageAlignment;
+  const Stages stages{barriers,
+                      first,
+                      arguments.stages,
+                      arguments.stage_bytes,
+                      arguments.pixel_bytes,
+                      tiling.sharing == 1 ? 0 : shared_address_in(barriers, cluster_rank() ^ 1)};
+  if (warp == 0 && elect_one()) {
     for (int stage = 0; stage < stages.count; ++stage) {
       mbarrier_init(stages.full(stage), 1);
-      mbarrier_init(stages.empty(stage), kWarps);
+      mbarrier_init(stages.empty(stage), kTile.warps() * tiling.sharing);
     }
+    mbarrier_init(stages.end_full(), 1);
+    mbarrier_init(stages.end_empty(), 1);
     fence_mbarrier_init();
+    if (tiling.split > 1) {
+      const int share = cluster_rank();
+      const int pieces = (kTile.pieces() - share + tiling.split - 1) / tiling.split;
+      mbarrier_arrive_expect(stages.end_full(), pieces * tiling.split * kSumsBlock * 4);
+    }
   }
-  if (thread == L::kConsumers) {
-    prefetch_tensor_map(weights);
-    prefetch_tensor_map(x);
+  if (warp == kTile.warps() && elect_one()) {
+    prefetch_tensor_map(maps.weights);
+    prefetch_tensor_map(maps.x);
   }
   __syncthreads();
+  if (tiling.split * tiling.sharing > 1) cluster_arrive();
+  if (tiling.sharing > 1) cluster_wait();
 
-  if (warp == kWarps) {
-    if (lane == 0) load_stages<N, K>(x, weights, tiling, stages);
-    return;
+  if (warp >= kTile.warps()) {
+    if constexpr (kTile.lends()) give_registers<40>();
+    if (warp == kTile.warps() && elect_one()) load_stages<kTile>(maps, arguments, stages);
+    __syncwarp();
+    if (tiling.split > 1) cluster_wait();
+  } else {
+    if constexpr (kTile.lends()) take_registers<232>();
+    compute_tiles<kTile>(maps, arguments, stages, shared + (stages.end() - barriers), warp);
+    __syncwarp();
   }
-
-  wait_for_predecessors();
-  let_successors_start();
-  auto* const block =
-      reinterpret_cast<float*>(shared + (first - barriers) + stages.count * L::kStageBytes) + warp * kSumsBlock;
-  const auto any_consumer = [](bool value) { return named_barrier_or(1, L::kConsumers, value); };
-  Turn turn;
-#pragma unroll 1
-  for (int item = static_cast<int>(blockIdx.x); item < tiling.items; item += static_cast<int>(gridDim.x)) {
-    const Work work = work_of(tiling, item, N);
-    float sums[L::kFragments][4] = {};
-    multiply_stages<T, N, K>(stages, work, warp / 4, lane == 0, turn, sums);
-    if (tiling.split > 1) {
-      float* const shares = arguments.workspace + static_cast<std::size_t>(work.tile) * tiling.split * M * N;
-      if (!add_shares<L::kConsumers>(shares, arguments.tickets + work.tile, work.share, tiling.split, sums,
-                                     any_consumer))
-        continue;
-    }
-    // 16 pixels × 32 channels at a time, always from the first registers: so the loop is compiled once, and not as
-    // often as there are registers.
-#pragma unroll 1
-    for (int part = 0; part < L::kFragments / 4; ++part) {
-      const int group = part / (N / 32), channels = part % (N / 32) * 32;
-      const int pixels = (warp / 4 * L::kGroups + group) * 64 + warp % 4 * 16 + lane / 4;
-      float values[2][8];
-      __syncwarp();  // all have read what was here before
-      put_sums(block, sums);
-      __syncwarp();
-      get_sums(block, lane / 4, lane % 4, values[0]);
-      get_sums(block, lane / 4 + 8, lane % 4, values[1]);
-      const ConvPixel at[2] = {output_pixel(tiling, work, pixels), output_pixel(tiling, work, pixels + 8)};
-      finish_and_store(arguments.result, at, work.channel + channels + lane % 4 * 8, values);
-#pragma unroll
-      for (int i = 0; i + 4 < L::kFragments; ++i)
-#pragma unroll
-        for (int k = 0; k < 4; ++k) sums[i][k] = sums[i + 4][k];
-    }
+  // Neither block ends while the other may still fill its stages or arrive at its barriers.
+  if (tiling.sharing > 1) {
+    cluster_arrive();
+    cluster_wait();
   }
 #else
   __trap();  // nobody launches it here
 #endif
 }
 
-// x, in whose boxes a tile's pixels lie as one tap sees them.
-CUtensorMap map_of_pixels(const TensorView& x, const Tiling& tiling, int k) {
-  const auto n = static_cast<std::uint64_t>(x.n), h = static_cast<std::uint64_t>(x.h),
-             w = static_cast<std::uint64_t>(x.w), pixel = static_cast<std::uint64_t>(x.pixel_stride) * size_of(x.type);
-  const auto stride = static_cast<std::uint32_t>(tiling.stride);
+// A tensor in boxes of `rows` × the tiling's columns pixels and `channels` channels, every `stride`-th pixel of it.
+CUtensorMap map_of_pixels(const TensorView& view, const Tiling& tiling, int rows, int stride, int channels) {
+  const auto n = static_cast<std::uint64_t>(view.n), h = static_cast<std::uint64_t>(view.h),
+             w = static_cast<std::uint64_t>(view.w), c = static_cast<std::uint64_t>(view.c),
+             pixel = static_cast<std::uint64_t>(view.pixel_stride) * size_of(view.type);
+  const auto step = static_cast<std::uint32_t>(stride);
   TensorMap map;
-  map.type = x.type;
-  map.data = static_cast<const std::byte*>(x.data) + static_cast<std::size_t>(x.channel_offset) * size_of(x.type);
+  map.type = view.type;
+  map.data =
+      static_cast<const std::byte*>(view.data) + static_cast<std::size_t>(view.channel_offset) * size_of(view.type);
   map.rank = 4;
-  map.size = {static_cast<std::uint64_t>(x.c), w, h, n};
+  map.size = {c, w, h, n};
   map.strides = {pixel, w * pixel, h * w * pixel};
   if (tiling.in_a_row) {
-    map.size = {static_cast<std::uint64_t>(x.c), n * h * w, 1, 1};
+    map.size = {c, n * h * w, 1, 1};
     map.strides = {pixel, n * h * w * pixel, n * h * w * pixel};
   }
-  map.box = {static_cast<std::uint32_t>(k), static_cast<std::uint32_t>(tiling.columns),
-             static_cast<std::uint32_t>(tiling.rows), 1};
-  map.steps = {1, stride, stride, 1};
-  map.span = 2 * k;
+  map.box = {static_cast<std::uint32_t>(channels), static_cast<std::uint32_t>(tiling.columns),
+             static_cast<std::uint32_t>(rows), 1};
+  map.steps = {1, step, step, 1};
+  map.span = channels * 2;
   return encode(map, kName);
 }
 
-CUtensorMap map_of_weights(const Convolution& convolution, int n, int k) {
-  const TensorView& x = convolution.x;
-  const auto taps = static_cast<std::uint64_t>(convolution.kernel) * convolution.kernel;
-  const std::uint64_t tap = static_cast<std::uint64_t>(x.c) * size_of(x.type);
+// Boxes of n channels' weights for k input channels and a step's taps, tap by tap; where two blocks share them, of
+// half the channels and one tap.
+CUtensorMap map_of_weights(const Convolution& convolution, const Tile& tile, int sharing) {
+  const auto c = static_cast<std::uint64_t>(convolution.x.c), kernel = static_cast<std::uint64_t>(convolution.kernel),
+             tap = c * size_of(convolution.x.type);
   TensorMap map;
-  map.type = x.type;
+  map.type = convolution.x.type;
   map.data = convolution.weights;
-  map.rank = 3;
-  map.size = {static_cast<std::uint64_t>(x.c), taps, static_cast<std::uint64_t>(convolution.y.c)};
-  map.strides = {tap, taps * tap};
-  map.box = {static_cast<std::uint32_t>(k), 1, static_cast<std::uint32_t>(n)};
-  map.span = 2 * k;
+  map.rank = 4;
+  map.size = {c, static_cast<std::uint64_t>(convolution.y.c), kernel, kernel};
+  map.strides = {kernel * kernel * tap, tap, kernel * tap};
+  map.box = {static_cast<std::uint32_t>(tile.k), static_cast<std::uint32_t>(tile.n / sharing), 1,
+             static_cast<std::uint32_t>(sharing == 1 ? tile.taps : 1)};
+  map.span = tile.span();
   return encode(map, kName);
 }
 
@@ -292,26 +351,48 @@ int multiprocessors() {
   return count;
 }
 
-template <typename T, int M, int N, int K, int Stages>
+// Whether bulk copies can bring and take the view, which lies as the output does.
+bool can_be_staged(const TensorView& view, const Convolution& convolution) {
+  const TensorView& y = convolution.y;
+  return view.type == convolution.x.type && same_size(view, y) && view.c % 8 == 0 && view.pixel_stride % 8 == 0 &&
+         view.channel_offset % 8 == 0 && is_aligned(view.data);
+}
+
+template <typename T, int M, int N, int K, int Taps>
 void run(const Convolution& convolution, const ConvConfig& config, Stream stream) {
-  using L = Layout<M, N, K>;
-  constexpr int kSharedBytes = L::shared_bytes(Stages);
-  static_assert(L::kBlocks * (kSharedBytes + 1024) <= 228 * 1024, "shared memory of a multiprocessor");
-  Arguments<T> arguments{tiling_of(convolution, config), conv_result<T>(convolution, kName),
-                         static_cast<float*>(convolution.workspace), convolution.tickets, Stages};
+  constexpr Tile kTile{M, N, K, Taps};
+  static_assert(Taps * N * kTile.span() % kStageAlignment == 0);  // so that what follows a stage is aligned, too
+  const TensorView &y = convolution.y, &residual = convolution.epilogue.residual;
+  Arguments<T> arguments{.tiling = tiling_of(convolution, config), .result = conv_result<T>(convolution, kName)};
   Tiling& tiling = arguments.tiling;
-  tiling.items = static_cast<int>(tiles_of(tiling, convolution.y)) * tiling.split;
-  const auto blocks = static_cast<unsigned>(std::min(tiling.items, multiprocessors() * L::kBlocks));
-  launch(kName, conv_sm90_kernel<T, M, N, K>, {blocks, L::kThreads, kSharedBytes}, stream,
-         map_of_pixels(convolution.x, tiling, K), map_of_weights(convolution, N, K), arguments);
+  tiling.items = static_cast<int>(tiles_of(tiling)) * tiling.split;
+  // Where sums are shared, blocks are few and each may have a multiprocessor.
+  const int columns = config.columns, split = config.split;
+  arguments.stages = std::min(config.stages, kTile.stages(columns, split, split == 1 ? kTile.blocks() : 1));
+  arguments.stage_bytes = kTile.stage_bytes(columns);
+  arguments.pixel_bytes = kTile.pixel_bytes(columns);
+  arguments.staged = split == 1 && can_be_staged(y, convolution) && is_aligned(convolution.epilogue.bias) &&
+                     (residual.data == nullptr || can_be_staged(residual, convolution));
+  arguments.staged_residual = arguments.staged && residual.data != nullptr;
+  Maps maps{};
+  maps.x = map_of_pixels(convolution.x, tiling, tiling.rows + Taps - 1, tiling.stride, K);
+  maps.weights = map_of_weights(convolution, kTile, config.sharing);
+  if (arguments.staged) maps.y = map_of_pixels(y, tiling, tiling.rows, 1, kTile.chunk());
+  if (arguments.staged_residual) maps.residual = map_of_pixels(residual, tiling, tiling.rows, 1, kTile.chunk());
+  // Whole clusters.
+  const int most = split == 1 ? multiprocessors() / 2 * 2 * kTile.blocks() : tiling.items;
+  LaunchShape shape{static_cast<unsigned>(std::min(tiling.items, most)), static_cast<unsigned>(kTile.threads()),
+                    static_cast<std::size_t>(kTile.shared_bytes(columns, split, arguments.stages)),
+                    static_cast<unsigned>(split * config.sharing)};
+  launch(kName, conv_sm90_kernel<T, M, N, K, Taps>, shape, stream, maps, arguments);
 }
 
 template <typename T, std::size_t... I>
 void run_tile(const Convolution& convolution, const ConvConfig& config, Stream stream, std::index_sequence<I...>) {
   const auto is_chosen = [&](const Tile& tile) {
-    return config.m == tile.m && config.n == tile.n && config.k == tile.k;
+    return config.m == tile.m && config.n == tile.n && config.k == tile.k && config.taps == tile.taps;
   };
-  ((is_chosen(kTiles[I]) ? run<T, kTiles[I].m, kTiles[I].n, kTiles[I].k, kTiles[I].stages>(convolution, config, stream)
+  ((is_chosen(kTiles[I]) ? run<T, kTiles[I].m, kTiles[I].n, kTiles[I].k, kTiles[I].taps>(convolution, config, stream)
                          : void()),
    ...);
 }
@@ -321,22 +402,21 @@ void run_tile(const Convolution& convolution, const ConvConfig& config, Stream s
 std::span<const ConvConfig> conv_sm90_configs() { return kConfigs; }
 
 bool conv_sm90_fits(const Convolution& convolution, const ConvConfig& config) {
-  if (unmet_expectation(convolution) != nullptr || !is_listed(config, kConfigs)) return false;
+  if (unmet_expectation(convolution) != nullptr || !is_listed(config, kConfigs, kMaxConvSm90Split)) return false;
+  if (config.sharing != 1 && (config.sharing != 2 || config.split != 1)) return false;
   if (config.columns == 0 && (convolution.kernel != 1 || convolution.stride != 1)) return false;
+  if (config.taps > 1 && (convolution.kernel != 3 || convolution.stride != 1)) return false;
   const Tiling tiling = tiling_of(convolution, config);
   constexpr std::int64_t kMaxItems = 0x3fffffff;  // so that an int holds the next one, too
-  return tiles_of(tiling, convolution.y) * config.split <= kMaxItems;
+  return tiles_of(tiling) * config.split <= kMaxItems;
 }
 
-ConvMemory conv_sm90_memory(const Convolution& convolution, const ConvConfig& config) {
-  return memory_of_shares(config, tiles_of(tiling_of(convolution, config), convolution.y));
-}
+ConvMemory conv_sm90_memory(const Convolution&, const ConvConfig&) { return {}; }
 
 void launch_conv_sm90(const Convolution& convolution, const ConvConfig& config, Stream stream) {
-  require(is_listed(config, kConfigs), kName, "one of its configurations");
+  require(is_listed(config, kConfigs, kMaxConvSm90Split), kName, "one of its configurations");
   require_convolution(convolution, {}, kName);
   require(conv_sm90_fits(convolution, config), kName, "columns for a window, and tiles that it can count");
-  require_convolution(convolution, conv_sm90_memory(convolution, config), kName);
   constexpr auto kAll = std::make_index_sequence<std::size(kTiles)>{};
   if (convolution.x.type == DType::BF16)
     run_tile<__nv_bfloat16>(convolution, config, stream, kAll);

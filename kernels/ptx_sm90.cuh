@@ -31,49 +31,27 @@ __device__ __forceinline__ std::uint64_t matrix_descriptor(std::uint32_t address
 
 #ifdef __CUDACC__
 
-// The block's number in its cluster, and how many blocks that has (LaunchShape::cluster).
+// The block's number in its cluster (LaunchShape::cluster).
 __device__ __forceinline__ int cluster_rank() {
   int rank;
   asm("mov.u32 %0, %%cluster_ctarank;" : "=r"(rank));
   return rank;
 }
-__device__ __forceinline__ int cluster_size() {
-  int size;
-  asm("mov.u32 %0, %%cluster_nctaid.x;" : "=r"(size));
-  return size;
-}
 
 // The barrier of a cluster, in two halves: nobody's wait ends before all threads of the cluster have arrived, but for
-// those that have ended. What they wrote before, anywhere, is seen behind it. Whole warps take part. A block must not
-// touch another's shared memory before the first wait, for the other may not have started, nor after the other's end.
+// those that have ended. Whole warps take part. A block must not touch another's shared memory before the first wait,
+// for the other may not have started, nor after the other's end. What is seen behind it is what fence_mbarrier_init()
+// covers, and nothing else; so it waits for no writes.
 __device__ __forceinline__ void cluster_arrive() {
-  asm volatile("barrier.cluster.arrive.release.aligned;" ::: "memory");
-}
-__device__ __forceinline__ void cluster_wait() { asm volatile("barrier.cluster.wait.acquire.aligned;" ::: "memory"); }
-
-// The same where there is nothing to be seen but what fence_mbarrier_init() covers; saves waiting for earlier writes.
-__device__ __forceinline__ void cluster_arrive_relaxed() {
   asm volatile("barrier.cluster.arrive.relaxed.aligned;" ::: "memory");
 }
+__device__ __forceinline__ void cluster_wait() { asm volatile("barrier.cluster.wait.acquire.aligned;" ::: "memory"); }
 
 // The address of the same place in the shared memory of the cluster's block `rank`.
 __device__ __forceinline__ std::uint32_t shared_address_in(std::uint32_t address, int rank) {
   std::uint32_t there;
   asm("mapa.shared::cluster.u32 %0, %1, %2;" : "=r"(there) : "r"(address), "r"(rank));
   return there;
-}
-
-// 16 bytes at a multiple of 16 in the shared memory of any block of the cluster.
-__device__ __forceinline__ void cluster_load(float (&to)[4], std::uint32_t address) {
-  asm volatile("ld.shared::cluster.v4.f32 {%0, %1, %2, %3}, [%4];"
-               : "=f"(to[0]), "=f"(to[1]), "=f"(to[2]), "=f"(to[3])
-               : "r"(address)
-               : "memory");
-}
-__device__ __forceinline__ void cluster_store(std::uint32_t address, const float (&from)[4]) {
-  asm volatile("st.shared::cluster.v4.f32 [%0], {%1, %2, %3, %4};" ::"r"(address), "f"(from[0]), "f"(from[1]),
-               "f"(from[2]), "f"(from[3])
-               : "memory");
 }
 
 // True for one lane of a warp, all of which come here, and always the same one; which one is the device's affair.
@@ -118,15 +96,9 @@ __device__ __forceinline__ void mbarrier_arrive(std::uint32_t barrier) {
   asm volatile("mbarrier.arrive.shared::cta.b64 _, [%0];" ::"r"(barrier) : "memory");
 }
 
-// At the barrier of any block of the cluster. What this thread wrote before, anywhere, is seen by those whose
-// mbarrier_wait_cluster it ends; it waits for these writes.
+// At the barrier of any block of the cluster, which sees no write by it: says that a buffer has been read. It waits
+// for nothing, and the other block's mbarrier_wait is enough.
 __device__ __forceinline__ void mbarrier_arrive_cluster(std::uint32_t barrier) {
-  asm volatile("mbarrier.arrive.release.cluster.shared::cluster.b64 _, [%0];" ::"r"(barrier) : "memory");
-}
-
-// The same where no other block has to see a write, such as when a buffer has been read: it waits for nothing, and
-// mbarrier_wait is enough.
-__device__ __forceinline__ void mbarrier_arrive_cluster_relaxed(std::uint32_t barrier) {
   asm volatile("mbarrier.arrive.shared::cluster.b64 _, [%0];" ::"r"(barrier) : "memory");
 }
 
@@ -147,7 +119,7 @@ __device__ __forceinline__ void mbarrier_wait(std::uint32_t barrier, unsigned pa
       : "memory");
 }
 
-// The same where threads of other blocks arrive: sees what they wrote before, too. It empties L1.
+// The same where other blocks' store_async() count: sees what they wrote. It empties L1.
 __device__ __forceinline__ void mbarrier_wait_cluster(std::uint32_t barrier, unsigned parity) {
   asm volatile(
       "{\n"
@@ -160,21 +132,24 @@ __device__ __forceinline__ void mbarrier_wait_cluster(std::uint32_t barrier, uns
       : "memory");
 }
 
-// Until `threads` threads of the block, a multiple of 32, have come to barrier `id` (1 to 15). Whether any of them
-// gave true.
-__device__ __forceinline__ bool named_barrier_or(int id, int threads, bool value) {
-  int any;
-  asm volatile(
-      "{\n"
-      ".reg .pred mine, any;\n"
-      "setp.ne.b32 mine, %3, 0;\n"
-      "barrier.cta.red.or.pred any, %1, %2, mine;\n"
-      "selp.b32 %0, 1, 0, any;\n"
-      "}"
-      : "=r"(any)
-      : "r"(id), "r"(threads), "r"(static_cast<int>(value))
-      : "memory");
-  return any != 0;
+// Until `threads` threads of the block, a multiple of 32, have come to barrier `id` (1 to 15).
+__device__ __forceinline__ void named_barrier(int id, int threads) {
+  asm volatile("barrier.cta.sync %0, %1;" ::"r"(id), "r"(threads) : "memory");
+}
+
+// Writes 8 bytes to the shared memory of any block of the cluster; they count for that block's barrier, which is in
+// the same block, when they have come. This thread waits for nothing.
+__device__ __forceinline__ void store_async(std::uint32_t to, std::uint32_t barrier, float first, float second) {
+  asm volatile("st.async.weak.shared::cluster.mbarrier::complete_tx::bytes.v2.f32 [%0], {%2, %3}, [%1];" ::"r"(to),
+               "r"(barrier), "f"(first), "f"(second)
+               : "memory");
+}
+
+// ldmatrix_x4() the other way.
+__device__ __forceinline__ void stmatrix_x4(void* row, const unsigned (&from)[4]) {
+  asm volatile("stmatrix.sync.aligned.m8n8.x4.shared.b16 [%0], {%1, %2, %3, %4};" ::"r"(shared_address(row)),
+               "r"(from[0]), "r"(from[1]), "r"(from[2]), "r"(from[3])
+               : "memory");
 }
 
 __device__ __forceinline__ void prefetch_tensor_map(const CUtensorMap& map) {
@@ -183,14 +158,6 @@ __device__ __forceinline__ void prefetch_tensor_map(const CUtensorMap& map) {
 
 // Copies the box that starts at these elements of the tensor, innermost first. `to` is a multiple of 8 spans; the
 // bytes count for `barrier` when they have come.
-__device__ __forceinline__ void tensor_load(std::uint32_t to, const CUtensorMap& map, std::uint32_t barrier, int x0,
-                                            int x1, int x2) {
-  asm volatile(
-      "cp.async.bulk.tensor.3d.shared::cluster.global.tile.mbarrier::complete_tx::bytes [%0], [%1, {%3, %4, %5}], "
-      "[%2];" ::"r"(to),
-      "l"(&map), "r"(barrier), "r"(x0), "r"(x1), "r"(x2)
-      : "memory");
-}
 __device__ __forceinline__ void tensor_load(std::uint32_t to, const CUtensorMap& map, std::uint32_t barrier, int x0,
                                             int x1, int x2, int x3) {
   asm volatile(
@@ -201,14 +168,6 @@ __device__ __forceinline__ void tensor_load(std::uint32_t to, const CUtensorMap&
 }
 
 // The same for every block of the cluster whose bit is set in `mask`: box and bytes come to the same places in each.
-__device__ __forceinline__ void tensor_load_multicast(std::uint32_t to, const CUtensorMap& map, std::uint32_t barrier,
-                                                      std::uint16_t mask, int x0, int x1, int x2) {
-  asm volatile(
-      "cp.async.bulk.tensor.3d.shared::cluster.global.tile.mbarrier::complete_tx::bytes.multicast::cluster [%0], [%1, "
-      "{%4, %5, %6}], [%2], %3;" ::"r"(to),
-      "l"(&map), "r"(barrier), "h"(mask), "r"(x0), "r"(x1), "r"(x2)
-      : "memory");
-}
 __device__ __forceinline__ void tensor_load_multicast(std::uint32_t to, const CUtensorMap& map, std::uint32_t barrier,
                                                       std::uint16_t mask, int x0, int x1, int x2, int x3) {
   asm volatile(
@@ -238,12 +197,6 @@ __device__ __forceinline__ void store_commit() { asm volatile("cp.async.bulk.com
 template <int Pending>
 __device__ __forceinline__ void store_wait_read() {
   asm volatile("cp.async.bulk.wait_group.read %0;" ::"n"(Pending) : "memory");
-}
-
-// Until they have been written, too, and this thread sees it. Other kernels see it once this one has ended.
-template <int Pending>
-__device__ __forceinline__ void store_wait() {
-  asm volatile("cp.async.bulk.wait_group %0;" ::"n"(Pending) : "memory");
 }
 
 // Before a wgmma that uses registers which anything else has touched since the last one was waited for.
@@ -291,7 +244,7 @@ __device__ __forceinline__ void fence_registers(float (&sums)[N][4]) {
   else if constexpr (N == n)                                       \
   DAMOYOLO_WGMMA(n, "f16", names, a_name, b_name, __VA_ARGS__)
 
-// sums[64][N] += a[64][16] · b[N][16], of T, by the 128 threads of a warpgroup, N 32, 64, 96, 128, 192 or 256.
+// sums[64][N] += a[64][16] · b[N][16], of T, by the 128 threads of a warpgroup, N 32, 64, 96, 128, 160, 192 or 256.
 // Thread t holds N / 2 sums: sums[i][2 h + e] is that of row t / 32 · 16 + h · 8 + t % 32 / 4 and column
 // 8 i + t % 4 · 2 + e.
 template <typename T, int N>
@@ -302,6 +255,9 @@ __device__ __forceinline__ void wgmma(float (*sums)[4], std::uint64_t a, std::ui
                       DAMOYOLO_SUMS(4), DAMOYOLO_SUMS(8));
   DAMOYOLO_WGMMA_CASE(128, DAMOYOLO_NAMES_0 DAMOYOLO_NAMES_1 DAMOYOLO_NAMES_2 DAMOYOLO_NAMES_3, "%64", "%65",
                       DAMOYOLO_SUMS(0), DAMOYOLO_SUMS(4), DAMOYOLO_SUMS(8), DAMOYOLO_SUMS(12));
+  DAMOYOLO_WGMMA_CASE(160, DAMOYOLO_NAMES_0 DAMOYOLO_NAMES_1 DAMOYOLO_NAMES_2 DAMOYOLO_NAMES_3 DAMOYOLO_NAMES_4, "%80",
+                      "%81", DAMOYOLO_SUMS(0), DAMOYOLO_SUMS(4), DAMOYOLO_SUMS(8), DAMOYOLO_SUMS(12),
+                      DAMOYOLO_SUMS(16));
   DAMOYOLO_WGMMA_CASE(
       192, DAMOYOLO_NAMES_0 DAMOYOLO_NAMES_1 DAMOYOLO_NAMES_2 DAMOYOLO_NAMES_3 DAMOYOLO_NAMES_4 DAMOYOLO_NAMES_5,
       "%96", "%97", DAMOYOLO_SUMS(0), DAMOYOLO_SUMS(4), DAMOYOLO_SUMS(8), DAMOYOLO_SUMS(12), DAMOYOLO_SUMS(16),

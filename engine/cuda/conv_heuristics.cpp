@@ -4,6 +4,8 @@
 #include <cmath>
 #include <cstdint>
 
+#include "kernels/conv_sm90.h"
+
 namespace damoyolo::cuda {
 namespace {
 
@@ -16,8 +18,8 @@ using kernels::ConvConfig;
 constexpr double kLatencySeconds = 0.6e-6;
 // Of a block around its products: its start, the first stages on their way, and the epilogue.
 constexpr double kBlockSeconds = 1.2e-6;
-// Of a split: a ticket, and waiting for the last share.
-constexpr double kSplitSeconds = 1.0e-6;
+// Of a split: a ticket, and waiting for the last share; in a cluster, a trip to another block's shared memory.
+constexpr double kSplitSeconds = 1.0e-6, kClusterSeconds = 0.4e-6;
 // Per clock and multiprocessor. Shared memory's rate is from NVIDIA's papers.
 constexpr double kL2Bytes = 24, kSharedBytes = 128;
 // Of tensor cores' peak that a loop without stalls reaches. mma.sync reaches less of the peak of later devices, which
@@ -26,6 +28,8 @@ constexpr double kPeakOfSm80 = 0.85, kPeakOfMmaOnSm90 = 0.6, kPeakOfSm90 = 0.85;
 
 // A split is worth its overhead when every share has so many steps at least.
 constexpr int kLeastSteps = 4;
+// Blocks of so many output channels or more share weights.
+constexpr int kLeastShared = 96;
 constexpr int kSplits[] = {1, 2, 3, 4, 6, 8, 12, 16};
 
 // Registers of a multiprocessor, and what a block needs beside one for each of its sums.
@@ -51,6 +55,13 @@ int stages_in_flight(const ConvConfig& config, ConvGeneration generation) {
   return generation == ConvGeneration::Sm80 ? config.stages : config.stages - 1;
 }
 
+// Pixels that a step reads: taps of a column share all rows but the outer ones.
+int pixels_of_step(const ConvConfig& config) { return config.m + (config.taps - 1) * config.columns; }
+
+int most_shares(ConvGeneration generation) {
+  return generation == ConvGeneration::Sm90 ? kernels::kMaxConvSm90Split : kernels::kMaxConvSplit;
+}
+
 Work work_of(const ConvProblem& problem, const DeviceTraits& device, ConvGeneration generation,
              const ConvConfig& config) {
   const Shape& out = problem.out;
@@ -58,29 +69,36 @@ Work work_of(const ConvProblem& problem, const DeviceTraits& device, ConvGenerat
   const std::int64_t places = config.columns == 0 ? divided(out.pixels(), config.m)
                                                   : std::int64_t{out.n} * divided(out.h, config.m / config.columns) *
                                                         divided(out.w, config.columns);
-  work.tiles = places * divided(out.c, config.n);
-  // A step of cp.async may hold several taps; a box of the bulk copies holds channels of one.
+  work.tiles = divided(places, config.sharing) * config.sharing * divided(out.c, config.n);
+  // A step of cp.async may hold several taps; a box of the bulk copies holds channels of one, or of a column of them.
   const std::int64_t taps = std::int64_t{problem.kernel} * problem.kernel;
   work.steps = generation == ConvGeneration::Sm80 ? divided(taps * problem.in.c, config.k)
-                                                  : taps * divided(problem.in.c, config.k);
+                                                  : taps / config.taps * divided(problem.in.c, config.k);
   const int channels = generation == ConvGeneration::Sm80 ? config.k : std::min(config.k, problem.in.c);
-  work.step_bytes = 2.0 * (config.m + std::min(config.n, out.c)) * channels;
-  const std::int64_t stage_bytes = std::int64_t{2} * (config.m + config.n) * config.k;
+  const double weights = static_cast<double>(config.taps) * std::min(config.n, out.c) / config.sharing;
+  work.step_bytes = 2.0 * (pixels_of_step(config) + weights) * channels;
+  const std::int64_t stage_bytes = std::int64_t{2} * (pixels_of_step(config) + config.taps * config.n) * config.k;
   const std::int64_t shared = stage_bytes * (stages_in_flight(config, generation) + 1) + kReservedShared;
   work.resident = std::min(device.shared_bytes / shared,
                            static_cast<std::int64_t>(kRegisters / (config.m * config.n + kOtherRegisters)));
   return work;
 }
 
-bool is_legal(const ConvProblem& problem, const ConvConfig& config, const Work& work, const DeviceTraits& device) {
+bool is_legal(const ConvProblem& problem, const ConvConfig& config, const Work& work, const DeviceTraits& device,
+              ConvGeneration generation) {
   // A tile that is a rectangle needs a row at least; beyond the map's width it would be mostly empty.
   if (config.columns > config.m || config.columns > 2 * problem.out.w) return false;
   // Windows of a 1×1 convolution that follow each other need no rectangles.
   if (config.columns > 0 && problem.kernel == 1 && problem.stride == 1) return false;
+  // One column of a window of 3, of neighbouring pixels.
+  if (config.taps > 1 && (problem.kernel != config.taps || problem.stride != 1)) return false;
+  // Two blocks share weights where these are most of what they read.
+  if (config.sharing > 1 && (config.split > 1 || config.n < kLeastShared || work.tiles < 2 * config.sharing))
+    return false;
   // The stages fit into shared memory, and the sums into registers.
   if (work.resident < 1) return false;
   if (config.split == 1) return true;
-  if (config.split > kernels::kMaxConvSplit || work.steps / config.split < kLeastSteps) return false;
+  if (config.split > most_shares(generation) || work.steps / config.split < kLeastSteps) return false;
   // Shares are for multiprocessors that have no tile.
   return work.tiles * config.split <= work.resident * device.multiprocessors;
 }
@@ -91,12 +109,13 @@ double step_clocks(const ConvConfig& config, const DeviceTraits& device, ConvGen
   const double peak = generation == ConvGeneration::Sm90      ? kPeakOfSm90
                       : runs_on(ConvGeneration::Sm90, device) ? kPeakOfMmaOnSm90
                                                               : kPeakOfSm80;
-  const double products = 2.0 * config.m * config.n * config.k / (rate * peak);
+  const double products = 2.0 * config.m * config.n * config.k * config.taps / (rate * peak);
   // Both factors are written to shared memory once. mma.sync reads them into registers for two warps along each side;
   // wgmma reads the weights once for every 64 pixels.
-  const double written = 2.0 * config.k * (config.m + config.n);
-  const double read =
-      generation == ConvGeneration::Sm90 ? 2.0 * config.k * (config.m + config.n * config.m / 64.0) : 2.0 * written;
+  const double written = 2.0 * config.k * (pixels_of_step(config) + config.taps * config.n);
+  const double read = generation == ConvGeneration::Sm90
+                          ? 2.0 * config.k * config.taps * (config.m + config.n * config.m / 64.0)
+                          : 2.0 * written;
   return std::max(products, (written + read) / kSharedBytes);
 }
 
@@ -114,7 +133,8 @@ double predicted_seconds(const ConvProblem& problem, const DeviceTraits& device,
   // Where there are few blocks, only so many multiprocessors draw from the cache.
   const double busy = std::min<double>(static_cast<double>(blocks), device.multiprocessors);
   double cached = static_cast<double>(blocks) * steps * work.step_bytes;
-  if (config.split > 1) cached += static_cast<double>(blocks) * config.m * config.n * 2 * sizeof(float);
+  const bool in_cluster = generation == ConvGeneration::Sm90;  // where shares meet
+  if (config.split > 1 && !in_cluster) cached += static_cast<double>(blocks) * config.m * config.n * 2 * sizeof(float);
   const double from_cache = cached / (busy * kL2Bytes * device.clock);
 
   // What the cache does not hold comes from device memory, once.
@@ -124,7 +144,8 @@ double predicted_seconds(const ConvProblem& problem, const DeviceTraits& device,
       bytes_of(problem.in, problem.type) + weights + residual + bytes_of(problem.out, problem.out_type);
   const double from_memory = touched > static_cast<double>(device.l2_bytes) ? touched / device.bytes_per_second : 0;
 
-  return kLaunchSeconds + static_cast<double>(rounds) * kBlockSeconds + (config.split > 1 ? kSplitSeconds : 0) +
+  const double meeting = config.split * config.sharing == 1 ? 0 : in_cluster ? kClusterSeconds : kSplitSeconds;
+  return kLaunchSeconds + static_cast<double>(rounds) * kBlockSeconds + meeting +
          std::max({products, waiting, from_cache, from_memory});
 }
 
@@ -143,13 +164,21 @@ bool has_tensor_core_kernel(const ConvProblem& problem) {
 std::vector<ConvPrediction> predict(const ConvProblem& problem, const DeviceTraits& device, ConvGeneration generation,
                                     std::span<const ConvConfig> configs) {
   std::vector<ConvPrediction> predictions;
-  for (ConvConfig config : configs)
+  const auto consider = [&](const ConvConfig& config) {
+    const Work work = work_of(problem, device, generation, config);
+    if (is_legal(problem, config, work, device, generation))
+      predictions.push_back({config, predicted_seconds(problem, device, generation, config, work)});
+  };
+  for (ConvConfig config : configs) {
     for (const int split : kSplits) {
       config.split = split;
-      const Work work = work_of(problem, device, generation, config);
-      if (is_legal(problem, config, work, device))
-        predictions.push_back({config, predicted_seconds(problem, device, generation, config, work)});
+      consider(config);
     }
+    if (generation != ConvGeneration::Sm90) continue;
+    config.split = 1;
+    config.sharing = 2;
+    consider(config);
+  }
   std::ranges::stable_sort(predictions, {}, &ConvPrediction::seconds);
   return predictions;
 }

@@ -148,7 +148,8 @@ std::vector<OwnConvolution> own_convolutions(const ConvProblem& problem, const D
       if (!kernel.fits(convolution, one.config)) continue;
       const auto has_tile = [&](const OwnConvolution& other) {
         return other.kernel == &kernel && other.config.m == one.config.m && other.config.n == one.config.n &&
-               other.config.k == one.config.k && other.config.stages == one.config.stages;
+               other.config.k == one.config.k && other.config.stages == one.config.stages &&
+               other.config.taps == one.config.taps;
       };
       if (most < predictions.size() && std::ranges::count_if(all, has_tile) == kOfOneTile) continue;
       all.push_back({&kernel, one.config, one.seconds});
@@ -162,6 +163,8 @@ std::vector<OwnConvolution> own_convolutions(const ConvProblem& problem, const D
 std::string own_name(const OwnKernel& kernel, const ConvConfig& config) {
   std::string name = fmt::format("own:{}:{}x{}x{}:s{}", kernel.name, config.m, config.n, config.k, config.stages);
   if (config.columns > 0) name += fmt::format(",c{}", config.columns);
+  if (config.taps > 1) name += fmt::format(",taps{}", config.taps);
+  if (config.sharing > 1) name += ",shared";
   if (config.split > 1) name += fmt::format(",split{}", config.split);
   return name;
 }

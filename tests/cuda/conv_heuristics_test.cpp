@@ -51,8 +51,11 @@ double best(const ConvProblem& problem, const Generation& on) { return predict(p
 
 // Blocks for a problem with square().
 double blocks(const ConvProblem& problem, const ConvConfig& config) {
-  return std::ceil(static_cast<double>(problem.out.pixels()) / config.m) *
-         std::ceil(static_cast<double>(problem.out.c) / config.n) * config.split;
+  const auto tiles = [](int size, int of_tile) { return std::ceil(static_cast<double>(size) / of_tile); };
+  const auto& [n, h, w, c] = problem.out;
+  const double places = config.columns == 0 ? tiles(n * h * w, config.m)
+                                            : n * tiles(h, config.m / config.columns) * tiles(w, config.columns);
+  return places * tiles(c, config.n) * config.split;
 }
 
 }  // namespace
@@ -79,6 +82,18 @@ TEST_CASE("small maps are shared by all multiprocessors, large ones are not spli
     CHECK(many.m * many.n > first.config.m * first.config.n);
     CHECK(many.m * many.n >= 128 * 128);
   }
+}
+
+TEST_CASE("what the second-level cache limits is predicted to gain from reading less of it") {
+  const DeviceTraits device = h100();
+  const ConvConfig alone[] = {{128, 128, 64, 4, 8}}, columns[] = {{128, 128, 32, 4, 8, 1, 3}};
+  const auto predicted = [&](std::span<const ConvConfig> configs, int sharing) {
+    const auto all = damoyolo::cuda::predict(square(40, 128, 32), device, ConvGeneration::Sm90, configs);
+    return std::ranges::find(all, sharing, [](const ConvPrediction& one) { return one.config.sharing; })->seconds;
+  };
+  CHECK(predicted(alone, 2) < predicted(alone, 1));
+  CHECK(predicted(columns, 1) < predicted(alone, 1));
+  CHECK(predicted(columns, 2) < predicted(columns, 1));
 }
 
 TEST_CASE("more work is never predicted to take less time") {
@@ -111,9 +126,10 @@ TEST_CASE("what is proposed is legal, best first") {
       CHECK(std::ranges::is_sorted(all, {}, &ConvPrediction::seconds));
       for (const ConvPrediction& one : all) {
         ConvConfig whole = one.config;
-        whole.split = 1;
+        whole.split = whole.sharing = 1;
         CHECK(std::ranges::count(on.configs, whole) == 1);
         CHECK(one.config.split <= kernels::kMaxConvSplit);
+        CHECK((one.config.sharing == 1 || one.config.split == 1));
         CHECK(one.config.columns <= 2 * problem.out.w);
       }
     }
@@ -121,6 +137,12 @@ TEST_CASE("what is proposed is legal, best first") {
   const ConvConfig huge[] = {{256, 256, 64, 8}}, modest[] = {{64, 64, 64, 3}};
   CHECK(damoyolo::cuda::predict(square(20, 64), a100(), ConvGeneration::Sm80, huge).empty());
   CHECK_FALSE(damoyolo::cuda::predict(square(20, 64), a100(), ConvGeneration::Sm80, modest).empty());
+  // The taps of a window's column are those of a window of 3 that moves by 1.
+  const ConvConfig columns[] = {{64, 64, 64, 3, 8, 1, 3}};
+  ConvProblem window = square(20, 64);
+  CHECK_FALSE(damoyolo::cuda::predict(window, h100(), ConvGeneration::Sm90, columns).empty());
+  window.stride = 2;
+  CHECK(damoyolo::cuda::predict(window, h100(), ConvGeneration::Sm90, columns).empty());
   // A product needs no rectangles of pixels.
   const ConvConfig rectangle[] = {{64, 64, 64, 3, 8}};
   ConvProblem product = square(20, 64);

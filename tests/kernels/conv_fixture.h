@@ -1,6 +1,7 @@
 // Convolutions with their results in double, for the tests of every kernel that takes a Convolution.
 #pragma once
 
+#include <algorithm>
 #include <span>
 #include <string>
 
@@ -15,6 +16,7 @@ struct ConvUnderTest {
   bool (*fits)(const Convolution&, const ConvConfig&);
   ConvMemory (*memory)(const Convolution&, const ConvConfig&);
   void (*launch)(const Convolution&, const ConvConfig&, Stream);
+  int max_split;
 };
 
 // 10 · major + minor of the device the tests run on.
@@ -101,6 +103,21 @@ inline const ConvCase kConvCases[] = {
      .residual_place = {0, 8}},
     {.in = {1, 1, 9, 32}, .out_channels = 136, .type = DType::F16, .out_type = DType::F16, .act = Activation::Silu},
     {.in = {3, 13, 11, 16}, .out_channels = 40, .act = Activation::Silu, .y_place = {8, 16}},
+    {.in = {2, 12, 10, 24},
+     .out_channels = 40,
+     .act = Activation::Relu,
+     .residual = ConvCase::Residual::Same,
+     .y_place = {8, 16},
+     .residual_place = {16, 8}},
+    {.in = {2, 17, 19, 16},
+     .out_channels = 104,
+     .kernel = 1,
+     .type = DType::F16,
+     .out_type = DType::F16,
+     .act = Activation::Silu,
+     .residual = ConvCase::Residual::Same,
+     .residual_first = false,
+     .residual_place = {0, 8}},
     {.in = {3, 9, 7, 64},
      .out_channels = 16,
      .kernel = 1,
@@ -142,7 +159,7 @@ class ConvExample {
   // The configuration with the case's split. Where blocks share sums, a second run must give the same bytes. Of a
   // wrong result the first wrong element is shown, and the next configuration has its turn.
   void check(const ConvUnderTest& kernel, ConvConfig config) const {
-    config.split = test_.split;
+    config.split = std::min(test_.split, kernel.max_split);
     CAPTURE(describe(config));
     const DeviceTensor y = output();
     const std::vector<float> got = run(kernel, config, y);
@@ -161,9 +178,9 @@ class ConvExample {
     const auto& [n, h, w, c] = test_.in;
     std::string text;
     for (const int number : {n, h, w, c, test_.out_channels, test_.kernel, test_.stride, config.m, config.n, config.k,
-                             config.stages, config.columns, config.split})
+                             config.stages, config.columns, config.split, config.taps, config.sharing})
       text +=
-          (text.empty() ? "n h w c out kernel stride / m n k stages columns split: " : " ") + std::to_string(number);
+          (text.empty() ? "n h w c out kernel stride / m n k stages columns split taps sharing: " : " ") + std::to_string(number);
     return text;
   }
 
@@ -180,14 +197,12 @@ class ConvExample {
     Convolution convolution = this->convolution(y);
     REQUIRE(kernel.fits(convolution, config));
     const ConvMemory memory = kernel.memory(convolution, config);
-    CHECK((memory.workspace_bytes > 0) == (config.split > 1));
+    if (config.split == 1) CHECK(memory.workspace_bytes + memory.tickets == 0);
     // Not a number, wherever the kernel reads what it has not written.
     const DeviceArray<std::byte> workspace(std::vector<std::byte>(memory.workspace_bytes, std::byte{0xff}));
     const DeviceArray<unsigned> tickets(memory.tickets);
-    if (config.split > 1) {
-      convolution.workspace = workspace.data();
-      convolution.tickets = tickets.data();
-    }
+    if (memory.workspace_bytes > 0) convolution.workspace = workspace.data();
+    if (memory.tickets > 0) convolution.tickets = tickets.data();
     kernel.launch(convolution, config, {});
     CHECK(tickets.download() == std::vector<unsigned>(memory.tickets));
     return y.values();

@@ -5,7 +5,8 @@
 namespace damoyolo::kernels {
 namespace {
 
-constexpr ConvUnderTest kKernel{conv_sm90_configs, conv_sm90_fits, conv_sm90_memory, launch_conv_sm90};
+constexpr ConvUnderTest kKernel{conv_sm90_configs, conv_sm90_fits, conv_sm90_memory, launch_conv_sm90,
+                                kMaxConvSm90Split};
 
 // The configurations that fit, in groups that differ in their columns alone.
 std::vector<std::vector<ConvConfig>> fitting_tiles(const Convolution& convolution) {
@@ -27,15 +28,18 @@ bool can_run() {
   return false;
 }
 
-// The rectangles take turns.
+// The rectangles take turns, and pairs of blocks that share weights with single ones.
 KERNEL_TEST_CASE("conv_sm90: every tile gives every case's sums") {
   if (!can_run()) return;
   std::size_t turn = 0;
   for (const ConvCase& test : kConvCases) {
     const ConvExample example(test);
     const DeviceTensor y = example.output();
-    for (const auto& rectangles : fitting_tiles(example.convolution(y)))
-      example.check(kKernel, rectangles[turn++ % rectangles.size()]);
+    for (const auto& rectangles : fitting_tiles(example.convolution(y))) {
+      ConvConfig config = rectangles[turn++ % rectangles.size()];
+      if (test.split == 1) config.sharing = 1 + static_cast<int>(turn / 2 % 2);
+      example.check(kKernel, config);
+    }
   }
 }
 
@@ -74,9 +78,12 @@ KERNEL_TEST_CASE("conv_sm90 takes what its kernels are compiled for") {
   };
   CHECK(fits([](Convolution&, ConvConfig&) {}));
   CHECK(fits([](Convolution& c, ConvConfig&) { c.x.data = c.y.data = nullptr; }));
-  CHECK(fits([](Convolution&, ConvConfig& config) { config.split = kMaxConvSplit; }));
+  CHECK(fits([](Convolution&, ConvConfig& config) { config.split = kMaxConvSm90Split; }));
   CHECK(fits([](Convolution& c, ConvConfig& config) { c.kernel = 1, config.columns = 0; }));
-  CHECK_FALSE(fits([](Convolution&, ConvConfig& config) { config.split = kMaxConvSplit + 1; }));
+  CHECK_FALSE(fits([](Convolution&, ConvConfig& config) { config.split = kMaxConvSm90Split + 1; }));
+  CHECK(fits([](Convolution&, ConvConfig& config) { config.sharing = 2; }));
+  CHECK_FALSE(fits([](Convolution&, ConvConfig& config) { config.sharing = 3; }));
+  CHECK_FALSE(fits([](Convolution&, ConvConfig& config) { config.sharing = config.split = 2; }));
   CHECK_FALSE(fits([](Convolution&, ConvConfig& config) { ++config.stages; }));
   CHECK_FALSE(fits([](Convolution&, ConvConfig& config) { config.columns = 0; }));
   CHECK_FALSE(fits([](Convolution&, ConvConfig& config) { config.columns = 7; }));
@@ -100,12 +107,12 @@ KERNEL_TEST_CASE("conv_sm90 refuses what does not fit") {
   };
   const auto nothing = [](Convolution&) {};
   ConvConfig split = config, flat = config, unknown = config;
-  split.split = 2;
+  split.split = kMaxConvSm90Split + 1;
   flat.columns = 0;
   unknown.n = 17;
   CHECK(refusal(nothing, unknown) == "kernel conv_sm90 expects one of its configurations");
   CHECK(refusal(nothing, flat) == "kernel conv_sm90 expects columns for a window, and tiles that it can count");
-  CHECK(refusal(nothing, split) == "kernel conv_sm90 expects a workspace at a multiple of 256 bytes for a split");
+  CHECK(refusal(nothing, split) == "kernel conv_sm90 expects one of its configurations");
   CHECK(refusal([](Convolution& c) { c.y.h = 0; }, config) ==
         "kernel conv_sm90 expects tensors with positive sizes and channels inside their buffers");
   CHECK(refusal([](Convolution& c) { c.weights = nullptr; }, config) ==

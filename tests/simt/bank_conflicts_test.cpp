@@ -2,6 +2,7 @@
 #include <doctest/doctest.h>
 
 #include "kernels/conv_sm80.h"
+#include "kernels/conv_sm90.h"
 #include "tensor_core.h"
 #include "tests/kernels/conv_fixture.h"
 
@@ -15,6 +16,18 @@ TEST_CASE("simt: conv_sm80 reads its tiles without bank conflicts") {
     CAPTURE(example.describe(config));
     const std::size_t before = simt::bank_conflicts();
     launch_conv_sm80(example.convolution(y), config, {});
+    CHECK(simt::bank_conflicts() == before);
+  }
+}
+
+TEST_CASE("simt: conv_sm90 passes its output through shared memory without bank conflicts") {
+  const ConvExample example({.in = {1, 4, 9, 24}, .out_channels = 40, .residual = ConvCase::Residual::Same});
+  const DeviceTensor y = example.output();
+  for (const ConvConfig& config : conv_sm90_configs()) {
+    if (config.columns != 8) continue;
+    CAPTURE(example.describe(config));
+    const std::size_t before = simt::bank_conflicts();
+    launch_conv_sm90(example.convolution(y), config, {});
     CHECK(simt::bank_conflicts() == before);
   }
 }

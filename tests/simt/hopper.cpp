@@ -23,7 +23,6 @@ static_assert(sizeof(Barrier) == 8);
 
 struct NamedBarrier {
   int threads = 0, arrived = 0;
-  bool any = false, result = false;
   std::size_t phase = 0;
 };
 
@@ -51,13 +50,6 @@ void arrive(std::uint32_t address, unsigned bytes) {
   barrier.bytes += static_cast<std::int32_t>(bytes);
   barrier.pending = (barrier.pending - 1) & 0x7fff;
   end_phase_when_complete(barrier, address);
-}
-
-void* packet_at(std::uint32_t address) {
-  constexpr std::uint32_t kBytes = 16;
-  if (address % kBytes != 0) throw Error("16 bytes at shared address {}, expected a multiple of 16", address);
-  require_reachable(address);
-  return shared_pointer(address, kBytes);
 }
 
 void start(bool falling) {
@@ -103,6 +95,8 @@ void* shared_pointer(std::uint32_t address, std::size_t bytes) {
   return static_cast<std::byte*>(dynamic_shared_of(static_cast<int>(rank))) + (place - kSharedBase);
 }
 
+std::uint32_t rank_of(std::uint32_t address) { return address / kWindow; }
+
 void require_own(std::uint32_t address) {
   if (address / kWindow != static_cast<std::uint32_t>(cluster_rank()))
     throw Error("block {} of a cluster uses an address of block {} where only its own will do", cluster_rank(),
@@ -128,11 +122,6 @@ std::uint32_t swizzled(std::uint32_t address, int span) {
 namespace damoyolo::kernels {
 
 using namespace simt;
-
-void cluster_load(float (&to)[4], std::uint32_t address) { std::memcpy(to, packet_at(address), sizeof to); }
-void cluster_store(std::uint32_t address, const float (&from)[4]) {
-  std::memcpy(packet_at(address), from, sizeof from);
-}
 
 // The first lane in one cluster and the last in the next, because the manual names none.
 bool elect_one(const char* file, int line) {
@@ -164,21 +153,18 @@ void mbarrier_wait(std::uint32_t barrier, unsigned parity, const char* file, int
              {file, line});
 }
 
-bool named_barrier_or(int id, int threads, bool value, const char* file, int line) {
+void named_barrier(int id, int threads, const char* file, int line) {
   NamedBarrier& barrier = named[static_cast<std::size_t>(cluster_rank())].at(static_cast<std::size_t>(id));
   if (threads <= 0 || threads % 32 != 0 || (barrier.arrived > 0 && barrier.threads != threads))
     throw Error("barrier {} is for {} threads at {}:{}, expected a multiple of 32 and the same for all", id, threads,
                 file, line);
   barrier.threads = threads;
-  barrier.any = barrier.any || value;
   const std::size_t phase = barrier.phase;
   if (++barrier.arrived == threads) {
     barrier.arrived = 0;
-    barrier.result = std::exchange(barrier.any, false);
     ++barrier.phase;
   }
   wait_until([&barrier, phase] { return barrier.phase != phase; }, "the rest of a named barrier", {file, line});
-  return barrier.result;
 }
 
 }  // namespace damoyolo::kernels

@@ -6,7 +6,7 @@
 // tensor and steps between elements, the three swizzles as functions of the address in shared memory, descriptors bit
 // by bit, the accumulators' layout. Breaking a documented rule throws. What goes on beside the threads happens as late
 // as it may in one block, and as early in the next: copies arrive when no thread can go on, or at once; stores read
-// and write no sooner than a wait or the block's end makes them, or at once; products are computed when their wait
+// when they are waited for and write when the block ends, or both at once; products are computed when their wait
 // begins to hold everybody up. So a missing wait shows, and a buffer freed too early.
 //
 // Blocks of a cluster may use each other's shared memory from their first barrier on until its owner ends; anything
@@ -24,6 +24,8 @@
 
 #include <cstdint>
 #include <type_traits>
+
+#include "tensor_core.h"
 
 namespace simt {
 
@@ -45,7 +47,6 @@ void tensor_load(std::uint32_t to, const CUtensorMap& map, std::uint32_t barrier
                  const int* start);
 void tensor_store(const CUtensorMap& map, std::uint32_t from, int rank, const int* start);
 void store_wait_read(int pending);
-void store_wait(int pending);
 // sums[64][n] += a[64][16] · b[n][16], of which float[n / 8][4] are the calling thread's.
 void wgmma(float (*sums)[4], int n, std::uint64_t a, std::uint64_t b, bool bf16);
 void wgmma_wait(int pending, Site site);
@@ -58,15 +59,11 @@ namespace damoyolo::kernels {
 #define SIMT_SITE const char *file = __builtin_FILE(), int line = __builtin_LINE()
 
 using simt::cluster_rank;
-using simt::cluster_size;
 using simt::shared_address;
 using simt::shared_address_in;
 
 inline void cluster_arrive(SIMT_SITE) { simt::cluster_arrive({file, line}); }
-inline void cluster_arrive_relaxed(SIMT_SITE) { simt::cluster_arrive({file, line}); }
 inline void cluster_wait(SIMT_SITE) { simt::cluster_wait({file, line}); }
-void cluster_load(float (&to)[4], std::uint32_t address);
-void cluster_store(std::uint32_t address, const float (&from)[4]);
 
 bool elect_one(SIMT_SITE);
 template <int N>
@@ -82,13 +79,16 @@ void mbarrier_init(std::uint32_t barrier, unsigned count);
 void mbarrier_arrive(std::uint32_t barrier);
 void mbarrier_arrive_expect(std::uint32_t barrier, unsigned bytes);
 void mbarrier_arrive_cluster(std::uint32_t barrier);
-inline void mbarrier_arrive_cluster_relaxed(std::uint32_t barrier) { mbarrier_arrive_cluster(barrier); }
 void mbarrier_wait(std::uint32_t barrier, unsigned parity, SIMT_SITE);
 inline void mbarrier_wait_cluster(std::uint32_t barrier, unsigned parity, SIMT_SITE) {
   mbarrier_wait(barrier, parity, file, line);
 }
 inline void fence_mbarrier_init() {}
-bool named_barrier_or(int id, int threads, bool value, SIMT_SITE);
+void named_barrier(int id, int threads, SIMT_SITE);
+void store_async(std::uint32_t to, std::uint32_t barrier, float first, float second);
+inline void stmatrix_x4(void* row, const unsigned (&from)[4], SIMT_SITE) {
+  simt::stmatrix_x4(row, from, {file, line});
+}
 
 inline void prefetch_tensor_map(const CUtensorMap&) {}
 template <typename... Start>
@@ -113,10 +113,6 @@ void store_commit();
 template <int Pending>
 void store_wait_read() {
   simt::store_wait_read(Pending);
-}
-template <int Pending>
-void store_wait() {
-  simt::store_wait(Pending);
 }
 
 void wgmma_fence();

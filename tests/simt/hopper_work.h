@@ -18,6 +18,9 @@ void finish_copies();
 // That many announced bytes have come to the barrier.
 void complete_bytes(std::uint32_t barrier, std::size_t bytes);
 
+// Of the block in the cluster whose memory it is.
+std::uint32_t rank_of(std::uint32_t address);
+
 // Throw Error when an instruction of the running thread must not use the address: require_own when it is another
 // block's, require_reachable when it is another's that may not have started.
 void require_own(std::uint32_t address);

@@ -1,4 +1,5 @@
 // Bulk tensor copies, both ways, and the maps that describe them.
+#include <algorithm>
 #include <array>
 #include <deque>
 #include <map>
@@ -51,10 +52,16 @@ struct Group {
   bool awaited = false;  // at least until its shared memory was read
 };
 
+// Of store_async().
+struct Packet {
+  std::uint32_t to, barrier;
+  std::array<float, 2> values;
+};
+
 // Of a thread.
 struct Stores {
   std::vector<Store> uncommitted;
-  std::deque<Group> groups;  // not written, or not waited for until they are
+  std::vector<Group> groups;
 };
 
 // What goes on in the running cluster.
@@ -62,6 +69,7 @@ struct {
   bool loads_come_late = false;  // and stores read at once, or the other way round: to fill a buffer early that is
                                  // read late is the worst
   std::deque<Load> loads;
+  std::vector<Packet> packets;
   std::map<int, Stores> stores;  // by thread of the cluster
 } cluster;
 
@@ -113,6 +121,11 @@ void deliver(const Load& load) {
   complete_bytes(load.barrier, bytes_of(load.box.map));
 }
 
+void deliver(const Packet& packet) {
+  std::memcpy(shared_pointer(packet.to, sizeof packet.values), packet.values.data(), sizeof packet.values);
+  complete_bytes(packet.barrier, sizeof packet.values);
+}
+
 void read(Store& store) {
   if (store.written || !store.data.empty()) return;
   store.data.reserve(bytes_of(store.box.map));
@@ -151,18 +164,30 @@ Box box_at(std::uint32_t shared, const CUtensorMap& map, int rank, const int* st
 void start_copies(bool falling) {
   cluster.loads_come_late = !falling;
   cluster.loads.clear();
+  cluster.packets.clear();
   cluster.stores.clear();
 }
 
+// A load, or all packets to one block: there are thousands, and whoever waits wants all.
 bool advance_copies() {
-  if (cluster.loads.empty()) return false;
-  deliver(cluster.loads.front());
-  cluster.loads.pop_front();
+  if (!cluster.loads.empty()) {
+    deliver(cluster.loads.front());
+    cluster.loads.pop_front();
+    return true;
+  }
+  if (cluster.packets.empty()) return false;
+  const auto others = std::stable_partition(
+      cluster.packets.begin(), cluster.packets.end(),
+      [block = rank_of(cluster.packets.front().to)](const Packet& packet) { return rank_of(packet.to) == block; });
+  std::for_each(cluster.packets.begin(), others, [](const Packet& packet) { deliver(packet); });
+  cluster.packets.erase(cluster.packets.begin(), others);
   return true;
 }
 
 void finish_copies() {
   if (!cluster.loads.empty()) throw Error("a block ended before {} of its copies had come", cluster.loads.size());
+  if (!cluster.packets.empty())
+    throw Error("a block ended before {} stores to its memory had come", cluster.packets.size());
   std::size_t unread = 0;
   for (const auto& [thread, stores] : cluster.stores) {
     unread += stores.uncommitted.size();
@@ -212,14 +237,20 @@ void store_wait_read(int pending) {
   }
 }
 
-void store_wait(int pending) {
-  store_wait_read(pending);
-  auto& groups = cluster.stores[thread_of_cluster()].groups;
-  for (; groups.size() > static_cast<std::size_t>(pending); groups.pop_front())
-    for (Store& store : groups.front().stores) write(store);
-}
-
 }  // namespace simt
+
+void damoyolo::kernels::store_async(std::uint32_t to, std::uint32_t barrier, float first, float second) {
+  simt::require_reachable(to);
+  if (to % 8 != 0 || simt::rank_of(to) != simt::rank_of(barrier))
+    throw Error("8 bytes go to shared address {} and count at {}, expected a multiple of 8 in the same block", to,
+                barrier);
+  simt::shared_pointer(to, 8);  // throws where there is none
+  const simt::Packet packet{to, barrier, {first, second}};
+  if (simt::cluster.loads_come_late)
+    simt::cluster.packets.push_back(packet);
+  else
+    simt::deliver(packet);
+}
 
 void damoyolo::kernels::store_commit() {
   simt::Stores& stores = simt::cluster.stores[simt::thread_of_cluster()];

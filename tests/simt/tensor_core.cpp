@@ -9,26 +9,33 @@ namespace {
 
 std::size_t conflicts = 0;
 
-struct Ldmatrix {
-  unsigned* to;
-  const void* row;
+// One lane's part of ldmatrix and stmatrix: its words, and the row it gives the place of.
+struct Matrices {
+  unsigned* words;
+  unsigned char* row;
 };
 
-void load_matrices(void* const* lanes) {
-  const auto lane = [&](int i) -> Ldmatrix& { return *static_cast<Ldmatrix*>(lanes[i]); };
+// Calls move(words of lane i for one matrix, its 4 bytes of the row they are in) for every lane and matrix.
+template <typename Move>
+void move_matrices(void* const* lanes, Move move) {
+  const auto lane = [&](int i) -> Matrices& { return *static_cast<Matrices*>(lanes[i]); };
   for (int matrix = 0; matrix < 4; ++matrix) {
     unsigned units = 0;
     for (int row = 0; row < 8; ++row) {
       const auto place = reinterpret_cast<std::uintptr_t>(lane(8 * matrix + row).row);
-      if (place % 16 != 0) throw damoyolo::Error("ldmatrix reads a row that is not at a multiple of 16 bytes");
+      if (place % 16 != 0) throw damoyolo::Error("a row of a matrix is not at a multiple of 16 bytes");
       units |= 1u << place / 16 % 8;
     }
     conflicts += static_cast<std::size_t>(8 - std::popcount(units));
-    for (int i = 0; i < warpSize; ++i) {
-      const auto* row = static_cast<const unsigned char*>(lane(8 * matrix + i / 4).row);
-      std::memcpy(lane(i).to + matrix, row + 4 * (i % 4), 4);
-    }
+    for (int i = 0; i < warpSize; ++i) move(lane(i).words + matrix, lane(8 * matrix + i / 4).row + 4 * (i % 4));
   }
+}
+
+void load_matrices(void* const* lanes) {
+  move_matrices(lanes, [](unsigned* word, const unsigned char* place) { std::memcpy(word, place, 4); });
+}
+void store_matrices(void* const* lanes) {
+  move_matrices(lanes, [](const unsigned* word, unsigned char* place) { std::memcpy(place, word, 4); });
 }
 
 // Register `word` of a fragment holds two elements, the one of the lower column (of A) or row (of B) in the lower
@@ -106,8 +113,13 @@ void multiply_fragments(void* const* lanes) {
 }  // namespace
 
 void ldmatrix_x4(unsigned (&to)[4], const void* row, Site site) {
-  Ldmatrix mine{to, row};
+  Matrices mine{to, static_cast<unsigned char*>(const_cast<void*>(row))};
   meet(&mine, load_matrices, site);
+}
+
+void stmatrix_x4(void* row, const unsigned (&from)[4], Site site) {
+  Matrices mine{const_cast<unsigned*>(from), static_cast<unsigned char*>(row)};
+  meet(&mine, store_matrices, site);
 }
 
 std::size_t bank_conflicts() { return conflicts; }

@@ -1,0 +1,89 @@
+// What lies where in a block of conv_sm90 and in its shared memory: barriers, stages, and what its epilogue needs.
+#pragma once
+
+#include <algorithm>
+#include <cstdint>
+
+#include "kernels/conv_epilogue.cuh"
+#include "kernels/conv_sm90_tiling.cuh"
+#include "kernels/ptx_sm90.cuh"
+
+namespace damoyolo::kernels {
+
+constexpr int kMaxStages = 7;
+constexpr int kWarpgroup = 128;        // threads
+constexpr int kStageAlignment = 1024;  // bytes; its swizzle repeats after as many
+// `full` and `empty` of every stage and of the end, see Stages.
+constexpr int kBarrierBytes = 2 * (kMaxStages + 1) * 8;
+static_assert(kBarrierBytes <= 128);  // in front of the first stage, in what aligning it takes
+// Of a multiprocessor, and what the system takes of it for each block.
+constexpr int kMultiprocessorBytes = 228 * 1024, kReservedBytes = 1024;
+
+// A tile's size: pixels and channels; and of a step of its sums: input channels and taps. Few input channels are for
+// layers that have no more, whose wider boxes would be mostly zeros, and for steps of three taps, which are as long.
+struct Tile {
+  int m, n, k, taps;
+
+  __host__ __device__ constexpr int warpgroups() const { return m == 64 ? 1 : 2; }    // that multiply
+  __host__ __device__ constexpr int groups() const { return m / 64 / warpgroups(); }  // of 64 pixels, for each of them
+  __host__ __device__ constexpr int fragments() const { return groups() * n / 8; }    // of 4 sums, for each thread
+  __host__ __device__ constexpr int consumers() const { return warpgroups() * kWarpgroup; }
+  __host__ __device__ constexpr int warps() const { return consumers() / kLanes; }
+  // More sums than the registers that all threads have alike leave room for. Then a whole warpgroup stands where one
+  // warp copies, which can give its registers away.
+  __host__ __device__ constexpr bool lends() const { return fragments() >= 24; }
+  __host__ __device__ constexpr int threads() const { return consumers() + (lends() ? kWarpgroup : kLanes); }
+  // On a multiprocessor at a time: as many as the registers allow.
+  __host__ __device__ constexpr int blocks() const { return (fragments() > 8 ? 1 : 2) + (warpgroups() == 1 ? 1 : 0); }
+
+  __host__ __device__ constexpr int span() const { return 2 * k; }                // bytes of a row of either factor
+  __host__ __device__ constexpr int pieces() const { return m / 16 * (n / 32); }  // of 16 pixels × 32 channels
+  // Channels of one bulk copy between shared memory and y or a residual.
+  __host__ __device__ constexpr int chunk() const { return n % 64 == 0 ? 64 : 32; }
+
+  constexpr int pixel_bytes(int columns) const {
+    const int rows = columns == 0 ? 1 : m / columns, across = columns == 0 ? m : columns;
+    const int bytes = std::max(m, (rows + taps - 1) * across) * span();
+    return (bytes + kStageAlignment - 1) / kStageAlignment * kStageAlignment;
+  }
+  constexpr int stage_bytes(int columns) const { return pixel_bytes(columns) + taps * n * span(); }
+  // The tile in 16 bits, or a piece of its sums for each warp; with a split, the pieces that a block ends.
+  constexpr int end_bytes(int split) const {
+    constexpr int kPieceBytes = kSumsBlock * 4;
+    return split == 1 ? std::max(m * n * 2, warps() * kPieceBytes) : (pieces() + split - 1) * kPieceBytes;
+  }
+  // As many as there is room for, when `blocks` share a multiprocessor.
+  constexpr int stages(int columns, int split, int blocks) const {
+    const int bytes = kMultiprocessorBytes / blocks - kReservedBytes - kStageAlignment - end_bytes(split);
+    return std::min(kMaxStages, bytes / stage_bytes(columns));
+  }
+  constexpr int shared_bytes(int columns, int split, int stages) const {
+    return kStageAlignment + stages * stage_bytes(columns) + end_bytes(split);
+  }
+};
+
+// Where the stages are in shared memory, as addresses of instructions. A stage is `full` when both factors have come,
+// and `empty` when every warp that multiplies has done so, those of a block that shares the weights included. The
+// third pair of barriers is for the residual: its place is free, and it has come. With a split, it is for the other
+// blocks' sums.
+struct Stages {
+  std::uint32_t barriers, first;
+  int count, bytes, pixel_bytes;
+  std::uint32_t other;  // of the block that shares the weights, the same barriers; 0: there is none
+
+  __device__ __forceinline__ std::uint32_t full(int stage) const { return barriers + stage * 16; }
+  __device__ __forceinline__ std::uint32_t empty(int stage) const { return barriers + stage * 16 + 8; }
+  __device__ __forceinline__ std::uint32_t pixels(int stage) const { return first + stage * bytes; }
+  __device__ __forceinline__ std::uint32_t weights(int stage) const { return pixels(stage) + pixel_bytes; }
+  __device__ __forceinline__ std::uint32_t end_full() const { return barriers + kMaxStages * 16; }
+  __device__ __forceinline__ std::uint32_t end_empty() const { return barriers + kMaxStages * 16 + 8; }
+  __device__ __forceinline__ std::uint32_t end() const { return pixels(count); }
+
+  // A warp is done with the stage: says one of its threads to all who fill it.
+  __device__ __forceinline__ void release(int stage) const {
+    mbarrier_arrive(empty(stage));
+    if (other != 0) mbarrier_arrive_cluster(empty(stage) - barriers + other);
+  }
+};
+
+}  // namespace damoyolo::kernels
