@@ -12,8 +12,9 @@ Prints for every kernel and architecture:
     loop                instructions of the loop around them, for each of them
     retried             TMA copies in a loop of their own, because the compiler did not see that one thread issues them
 
-and as a test (https://testanything.org) whether a kernel spills, and whether the convolutions use the tensor cores. It
-needs cuobjdump and nvdisasm: $CUOBJDUMP, or on the path, in the CUDA toolkit, or where .ci/setup puts them.
+and as a test (https://testanything.org) whether a kernel spills, whether the convolutions use the tensor cores, and
+whether they do so without detours that the compiler takes when it sees too little: TMA copies that are retried, and
+products of warpgroups that wait for each other. It needs cuobjdump and nvdisasm: $CUOBJDUMP, or on the path, in the CUDA toolkit, or where .ci/setup puts them.
 """
 
 import concurrent.futures
@@ -31,6 +32,7 @@ USAGE_OF = re.compile(r"^ Function (\S+):$")
 USAGE = re.compile(r"REG:(\d+) STACK:\d+ SHARED:(\d+)")
 CODE_OF = re.compile(r"^\t\tFunction : (\S+)$")
 INSTRUCTION = re.compile(r"^\s+/\*([0-9a-f]{4,})\*/\s+(?:@!?U?P\w+\s+)?([A-Z][A-Z0-9_.]*)([^;]*);")
+TENSOR = ("HMMA", "HGMMA")
 FEWEST_INSTRUCTIONS = 64  # of a kernel that is not empty
 
 
@@ -51,13 +53,17 @@ class Kernel:
             if name.startswith(branch) and target and int(target[-1], 16) < address:
                 yield int(target[-1], 16), address
 
+    def product_loop(self):
+        """The code of the shortest loop around instructions of the tensor cores; empty without one."""
+        tensor = self.addresses(*TENSOR)
+        loops = [loop for loop in self.loops("BRA") if any(loop[0] <= address <= loop[1] for address in tensor)]
+        first, last = min(loops, key=lambda loop: loop[1] - loop[0], default=(1, 0))
+        return [line for line in self.code if first <= line[0] <= last]
+
     def loop_cost(self):
-        """The fewest instructions of a loop for each of the tensor cores'; None without such a loop."""
-        tensor, costs = self.addresses("HMMA", "HGMMA"), []
-        for first, last in self.loops("BRA"):
-            if inside := sum(first <= address <= last for address in tensor):
-                costs.append(sum(first <= address <= last for address, _, _ in self.code) / inside)
-        return min(costs, default=None)
+        """Instructions of that loop for each of the tensor cores'; None without it."""
+        loop = self.product_loop()
+        return len(loop) / sum(name.split(".")[0] in TENSOR for _, name, _ in loop) if loop else None
 
     def retried_copies(self):
         loops = list(self.loops("BRA.U.ANY"))
@@ -99,7 +105,19 @@ def tensor_core_faults(source, kernel):
     return []
 
 
-TESTS = {"sass: no kernel spills": spill_faults, "sass: the convolutions use the tensor cores": tensor_core_faults}
+def detour_faults(source, kernel):
+    """Products of one step are waited for once, however many there are."""
+    waits = sum(name.startswith("WARPGROUP.DEPBAR") for _, name, _ in kernel.product_loop())
+    faults = [f"a step waits {waits} times for products"] if waits > 1 else []
+    retried = kernel.retried_copies()
+    return faults + ([f"{retried} copies are retried"] if retried else [])
+
+
+TESTS = {
+    "sass: no kernel spills": spill_faults,
+    "sass: the convolutions use the tensor cores": tensor_core_faults,
+    "sass: the convolutions take no detours": detour_faults,
+}
 
 
 def find_cuobjdump():

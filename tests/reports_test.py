@@ -296,6 +296,10 @@ def test_faults_of_machine_code_are_named():
     assert sass_report.tensor_core_faults("conv_sm90", empty) == ["no wgmma"]
     assert sass_report.tensor_core_faults("conv_sm80", copy) == ["no mma.sync"]
     assert sass_report.tensor_core_faults("upsample", empty) == []
+    assert sass_report.detour_faults("conv_sm90", copy) == ["1 copies are retried"]
+    copy.code += [(address, "WARPGROUP.DEPBAR.LE", " gsb0, 0x0 ") for address in (0x68, 0x78)]
+    assert sass_report.detour_faults("conv_sm90", copy)[0] == "a step waits 2 times for products"
+    assert sass_report.detour_faults("conv_sm90", empty) == []
     empty.architecture = "75"
     assert sass_report.tensor_core_faults("conv_sm80", empty) == sass_report.tensor_core_faults("conv_sm90", empty) == []
 
