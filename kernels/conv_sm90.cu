@@ -241,8 +241,9 @@ __device__ __forceinline__ void compute_tiles(const Maps& maps, const Arguments<
 // over lanes and moves descriptors through vector registers: hence elect_one() and the shuffle of the warp's number.
 //
 // Floor: 2 · pixels · channels · taps · x.c operations over the tensor cores' rate at large batches, where an operand
-// comes from L2 at 2 · (m + n) bytes for 2 · m · n operations: a byte for 64 of them at 128 × 128; 135 with three taps
-// at 256 × 128. At batch 1 the floor is a wave's latency: filling the pipeline, and one tile's steps.
+// comes from L2 at 2 · (m + n) bytes for 2 · m · n operations: a byte for 64 of them at 128 × 128. With three taps at
+// 256 × 128 it is a byte for 150, and for 212 where two blocks share weights. At batch 1 the floor is a wave's
+// latency: filling the pipeline, and one tile's steps.
 template <typename T, int M, int N, int K, int Taps>
 __global__ void __launch_bounds__(Tile{M, N, K, Taps}.threads(), Tile{M, N, K, Taps}.blocks())
     conv_sm90_kernel(const __grid_constant__ Maps maps, const __grid_constant__ Arguments<T> arguments) {
@@ -278,6 +279,8 @@ __global__ void __launch_bounds__(Tile{M, N, K, Taps}.threads(), Tile{M, N, K, T
   if (warp == kTile.warps() && elect_one()) {
     prefetch_tensor_map(maps.weights);
     prefetch_tensor_map(maps.x);
+    if (arguments.staged) prefetch_tensor_map(maps.y);
+    if (arguments.staged_residual) prefetch_tensor_map(maps.residual);
   }
   __syncthreads();
   if (tiling.split * tiling.sharing > 1) cluster_arrive();

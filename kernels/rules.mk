@@ -156,7 +156,7 @@ gpu-check:
 	  "tests/cases.sh 30 $(BUILD)/kernel_tests_gpu -sf='*conv_sm80*'" \
 	  "tests/cases.sh 30 $(BUILD)/kernel_tests_gpu -sf='*conv_sm90*'" \
 	  "tests/cases.sh 120 $(BUILD)/cuda_tests -tc='gpu:*' -tce='*own*'" \
-	  "tests/cases.sh 60 $(BUILD)/cuda_tests -tc='gpu:*own*'" \
+	  "tests/cases.sh 90 $(BUILD)/cuda_tests -tc='gpu:*own*'" \
 	  "tests/cases.sh 90 $(BUILD)/network_tests -tc='gpu:*' -sf='*golden*'" \
 	  "tests/cases.sh 90 $(BUILD)/network_tests -tc='gpu:*' -sfe='*golden*'" \
 	  $(if $(shell command -v compute-sanitizer),$(foreach tool,memcheck racecheck, \

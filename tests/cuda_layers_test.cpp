@@ -5,6 +5,7 @@
 
 #include <algorithm>
 #include <cstddef>
+#include <map>
 #include <memory>
 #include <string>
 #include <vector>
@@ -95,9 +96,14 @@ TEST_CASE("gpu: every configuration of our own kernels computes the layers that 
     if (p.out.h <= 40 && std::ranges::none_of(kinds, same_kind)) kinds.push_back(p);
   }
   CHECK(kinds.size() >= 6);
+  // There are thousands of pairs; each configuration takes the first few kinds that it fits.
+  constexpr int kKindsForEach = 3;
+  std::map<std::string, int> taken;
   for (const ConvProblem& problem : kinds) {
     CAPTURE(describe(problem));
-    check_candidates(*gpu.runtime, gpu.stream.get(), problem, own_candidates(problem, gpu.libraries.device));
+    std::vector<ConvCandidate> candidates = own_candidates(problem, gpu.libraries.device);
+    std::erase_if(candidates, [&](const ConvCandidate& one) { return ++taken[one.name] > kKindsForEach; });
+    check_candidates(*gpu.runtime, gpu.stream.get(), problem, candidates);
   }
 }
 
