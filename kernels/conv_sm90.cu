@@ -67,19 +67,20 @@ __device__ __forceinline__ void load_stages(const Maps& maps, const Arguments<T>
   const int padding = tiling.kernel / 2;
   constexpr int kHalo = kTile.taps - 1;
   const unsigned bytes = ((tiling.rows + kHalo) * tiling.columns + kTile.taps * kTile.n) * kTile.span();
+  // Where two blocks share weights, half of their channels, for both.
+  const int channels = tiling.sharing == 1 ? kTile.n : kTile.n / 2;
+  const int first_channel = tiling.sharing == 1 ? 0 : cluster_rank() * channels;
   const auto load_weights = [&](int stage, const Work& work, const Step& step) {
     mbarrier_arrive_expect(stages.full(stage), bytes);
-    if (tiling.sharing == 1) {
-      tensor_load(stages.weights(stage), maps.weights, stages.full(stage), step.channel, work.channel, step.kx,
-                  step.ky);
-      return;
-    }
-    // Half of each tap's channels, for both blocks.
-    const int first = cluster_rank() * (kTile.n / 2);
 #pragma unroll
-    for (int tap = 0; tap < kTile.taps; ++tap)
-      tensor_load_multicast(stages.weights(stage) + (tap * kTile.n + first) * kTile.span(), maps.weights,
-                            stages.full(stage), 0b11, step.channel, work.channel + first, step.kx, step.ky + tap);
+    for (int tap = 0; tap < kTile.taps; ++tap) {
+      const std::uint32_t to = stages.weights(stage) + (tap * kTile.n + first_channel) * kTile.span();
+      const int channel = work.channel + first_channel, ky = step.ky + tap;
+      if (tiling.sharing == 1)
+        tensor_load(to, maps.weights, stages.full(stage), step.channel, step.kx, ky, channel);
+      else
+        tensor_load_multicast(to, maps.weights, stages.full(stage), 0b11, step.channel, step.kx, ky, channel);
+    }
   };
   const auto load_pixels = [&](int stage, const Work& work, const Step& step) {
     tensor_load(stages.pixels(stage), maps.x, stages.full(stage), step.channel,
@@ -123,11 +124,15 @@ __device__ __forceinline__ void load_stages(const Maps& maps, const Arguments<T>
                     work.channel + chunk * kTile.chunk(), work.column, work.row, work.image);
     }
     item += static_cast<int>(gridDim.x);
-    if (item >= tiling.items) return;
+    if (item >= tiling.items) break;
     work = work_of(tiling, item, kTile.n);
     step = Step(tiling, work.first, kTile.k);
     left = work.last - work.first;
   }
+  // A block must not end before the other one's last arrivals at its barriers.
+  if (tiling.sharing > 1)
+    for (int i = 0; i < stages.count; ++i, turn.advance(stages.count))
+      mbarrier_wait(stages.empty(turn.stage), turn.parity ^ 1);
 }
 
 // A warpgroup adds up groups() × 64 pixels × n channels over some steps. One step's products are under way while the
@@ -229,7 +234,8 @@ __device__ __forceinline__ void compute_tiles(const Maps& maps, const Arguments<
 // One warp copies; one or two warpgroups of 128 threads multiply, each 64 or 128 of the pixels. Where a thread has 96
 // sums or more, the warp is a warpgroup, which keeps 40 registers a thread and gives the multiplying ones 232. Blocks
 // stay and take every so many-th work item: while one is in its epilogue, its next tile's stages fill up, and the
-// other blocks of the multiprocessor multiply. What ends the sums is in conv_sm90_epilogue.cuh.
+// other blocks of the multiprocessor multiply (with a residual, whose place is then taken, one tile ahead at most).
+// What ends the sums is in conv_sm90_epilogue.cuh.
 //
 // Two blocks with neighbouring tiles of the same channels may share their weights: as a cluster, each brings one half
 // of them to both (`sharing`).
@@ -261,7 +267,7 @@ __global__ void __launch_bounds__(Tile{M, N, K, Taps}.threads(), Tile{M, N, K, T
                       arguments.stages,
                       arguments.stage_bytes,
                       arguments.pixel_bytes,
-                      tiling.sharing == 1 ? 0 : shared_address_in(barriers, cluster_rank() ^ 1)};
+                      tiling.sharing == 1 ? Stages::kNone : shared_address_in(barriers, cluster_rank() ^ 1)};
   if (warp == 0 && elect_one()) {
     for (int stage = 0; stage < stages.count; ++stage) {
       mbarrier_init(stages.full(stage), 1);
@@ -294,12 +300,6 @@ __global__ void __launch_bounds__(Tile{M, N, K, Taps}.threads(), Tile{M, N, K, T
   } else {
     if constexpr (kTile.lends()) take_registers<232>();
     compute_tiles<kTile>(maps, arguments, stages, shared + (stages.end() - barriers), warp);
-    __syncwarp();
-  }
-  // Neither block ends while the other may still fill its stages or arrive at its barriers.
-  if (tiling.sharing > 1) {
-    cluster_arrive();
-    cluster_wait();
   }
 #else
   __trap();  // nobody launches it here
@@ -330,20 +330,18 @@ CUtensorMap map_of_pixels(const TensorView& view, const Tiling& tiling, int rows
   return encode(map, kName);
 }
 
-// Boxes of n channels' weights for k input channels and a step's taps, tap by tap; where two blocks share them, of
-// half the channels and one tap.
-CUtensorMap map_of_weights(const Convolution& convolution, const Tile& tile, int sharing) {
+// Boxes of one tap of `channels` channels' weights for k input channels.
+CUtensorMap map_of_weights(const Convolution& convolution, int channels, int k) {
   const auto c = static_cast<std::uint64_t>(convolution.x.c), kernel = static_cast<std::uint64_t>(convolution.kernel),
              tap = c * size_of(convolution.x.type);
   TensorMap map;
   map.type = convolution.x.type;
   map.data = convolution.weights;
   map.rank = 4;
-  map.size = {c, static_cast<std::uint64_t>(convolution.y.c), kernel, kernel};
-  map.strides = {kernel * kernel * tap, tap, kernel * tap};
-  map.box = {static_cast<std::uint32_t>(tile.k), static_cast<std::uint32_t>(tile.n / sharing), 1,
-             static_cast<std::uint32_t>(sharing == 1 ? tile.taps : 1)};
-  map.span = tile.span();
+  map.size = {c, kernel, kernel, static_cast<std::uint64_t>(convolution.y.c)};
+  map.strides = {tap, kernel * tap, kernel * kernel * tap};
+  map.box = {static_cast<std::uint32_t>(k), 1, 1, static_cast<std::uint32_t>(channels)};
+  map.span = k * 2;
   return encode(map, kName);
 }
 
@@ -379,7 +377,7 @@ void run(const Convolution& convolution, const ConvConfig& config, Stream stream
   arguments.staged_residual = arguments.staged && residual.data != nullptr;
   Maps maps{};
   maps.x = map_of_pixels(convolution.x, tiling, tiling.rows + Taps - 1, tiling.stride, K);
-  maps.weights = map_of_weights(convolution, kTile, config.sharing);
+  maps.weights = map_of_weights(convolution, N / config.sharing, K);
   if (arguments.staged) maps.y = map_of_pixels(y, tiling, tiling.rows, 1, kTile.chunk());
   if (arguments.staged_residual) maps.residual = map_of_pixels(residual, tiling, tiling.rows, 1, kTile.chunk());
   // Whole clusters.
@@ -389,6 +387,17 @@ void run(const Convolution& convolution, const ConvConfig& config, Stream stream
                     static_cast<unsigned>(split * config.sharing)};
   launch(kName, conv_sm90_kernel<T, M, N, K, Taps>, shape, stream, maps, arguments);
 }
+
+// A stage is free when the next one's products have been issued: one alone would wait for itself.
+static_assert([] {
+  for (const Tile& tile : kTiles)
+    for (const int columns : {0, 8, 13, 16, 20, 26, 40})
+      for (int split = 1; split <= kMaxConvSm90Split; ++split)
+        if ((tile.taps == 1 || columns == 8 || columns == 16) &&
+            tile.stages(columns, split, split == 1 ? tile.blocks() : 1) < 2)
+          return false;
+  return true;
+}());
 
 template <typename T, std::size_t... I>
 void run_tile(const Convolution& convolution, const ConvConfig& config, Stream stream, std::index_sequence<I...>) {

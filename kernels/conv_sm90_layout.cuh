@@ -69,7 +69,8 @@ struct Tile {
 struct Stages {
   std::uint32_t barriers, first;
   int count, bytes, pixel_bytes;
-  std::uint32_t other;  // of the block that shares the weights, the same barriers; 0: there is none
+  static constexpr std::uint32_t kNone = ~0u;
+  std::uint32_t other;  // the barriers of the block that shares the weights, or kNone
 
   __device__ __forceinline__ std::uint32_t full(int stage) const { return barriers + stage * 16; }
   __device__ __forceinline__ std::uint32_t empty(int stage) const { return barriers + stage * 16 + 8; }
@@ -82,7 +83,7 @@ struct Stages {
   // A warp is done with the stage: says one of its threads to all who fill it.
   __device__ __forceinline__ void release(int stage) const {
     mbarrier_arrive(empty(stage));
-    if (other != 0) mbarrier_arrive_cluster(empty(stage) - barriers + other);
+    if (other != kNone) mbarrier_arrive_cluster(empty(stage) - barriers + other);
   }
 };
 

@@ -31,4 +31,11 @@ unsigned blocks_for(std::int64_t items, unsigned threads, const char* kernel) {
   return static_cast<unsigned>((items + threads - 1) / threads);
 }
 
+int most_shared_bytes(const char* kernel) {
+  int device = 0, bytes = 0;
+  check(cudaGetDevice(&device), kernel);
+  check(cudaDeviceGetAttribute(&bytes, cudaDevAttrMaxSharedMemoryPerBlockOptin, device), kernel);
+  return bytes;
+}
+
 }  // namespace damoyolo::kernels

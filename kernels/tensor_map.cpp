@@ -43,7 +43,10 @@ void require_sound(const TensorMap& map, const char* kernel) {
             "a tensor map with boxes of 1 to 256 elements, those stepped over included");
     if (i == 0) continue;
     require(map.strides[i - 1] % 16 == 0 && map.strides[i - 1] < kMaxStride, kernel,
-            "a tensor map with strides that are multiples of 16 bytes");
+            "a tensor map with strides that are multiples of 16 bytes, below 2^40");
+    // The driver's manual asks for it, whether or not the driver does.
+    require(i == 1 || map.strides[i - 1] % map.strides[i - 2] == 0, kernel,
+            "a tensor map each of whose strides is a multiple of the one before");
   }
 }
 

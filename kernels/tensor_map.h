@@ -21,7 +21,8 @@ struct TensorMap {
   const void* data = nullptr;  // at a multiple of 16 bytes
   int rank = 0;
   std::array<std::uint64_t, kMaxRank> size{};         // at most 2^32
-  std::array<std::uint64_t, kMaxRank - 1> strides{};  // bytes between elements of dimensions 1 and on: multiples of 16
+  std::array<std::uint64_t, kMaxRank - 1> strides{};  // bytes between elements of dimensions 1 and on: below
+                                                      // 2^40, multiples of 16 and of the one before
   std::array<std::uint32_t, kMaxRank> box{};          // elements that arrive, from 1; times their step at most 256
   std::array<std::uint32_t, kMaxRank> steps{1, 1, 1, 1, 1};  // every so many-th element is taken; of dimension 0, 1
   int span = 128;                                            // bytes of the box in dimension 0: 32, 64 or 128

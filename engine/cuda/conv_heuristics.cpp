@@ -18,7 +18,7 @@ using kernels::ConvConfig;
 constexpr double kLatencySeconds = 0.6e-6;
 // Of a block around its products: its start, the first stages on their way, and the epilogue.
 constexpr double kBlockSeconds = 1.2e-6;
-// Of a split: a ticket, and waiting for the last share; in a cluster, a trip to another block's shared memory.
+// Of a split: a ticket, and waiting for the last share; of blocks in a cluster, a trip to another one's shared memory.
 constexpr double kSplitSeconds = 1.0e-6, kClusterSeconds = 0.4e-6;
 // Per clock and multiprocessor. Shared memory's rate is from NVIDIA's papers.
 constexpr double kL2Bytes = 24, kSharedBytes = 128;
@@ -78,7 +78,10 @@ Work work_of(const ConvProblem& problem, const DeviceTraits& device, ConvGenerat
   const double weights = static_cast<double>(config.taps) * std::min(config.n, out.c) / config.sharing;
   work.step_bytes = 2.0 * (pixels_of_step(config) + weights) * channels;
   const std::int64_t stage_bytes = std::int64_t{2} * (pixels_of_step(config) + config.taps * config.n) * config.k;
-  const std::int64_t shared = stage_bytes * (stages_in_flight(config, generation) + 1) + kReservedShared;
+  // For the end of wgmma's tiles: in 16 bits, or as sums that others share.
+  const std::int64_t end_bytes =
+      generation == ConvGeneration::Sm90 ? std::int64_t{config.m} * config.n * (config.split == 1 ? 2 : 4) : 0;
+  const std::int64_t shared = stage_bytes * (stages_in_flight(config, generation) + 1) + end_bytes + kReservedShared;
   work.resident = std::min(device.shared_bytes / shared,
                            static_cast<std::int64_t>(kRegisters / (config.m * config.n + kOtherRegisters)));
   return work;

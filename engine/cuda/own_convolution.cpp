@@ -20,7 +20,7 @@ namespace {
 using kernels::ConvConfig;
 using kernels::Convolution;
 
-// Of a few, so many may differ in split and columns alone: predictions are surer of those than of tiles.
+// Of a few, so many may differ in split, sharing and columns alone: predictions are surer of those than of tiles.
 constexpr int kOfOneTile = 2;
 constexpr int kVector = 8;  // 16-bit elements in the 16 bytes that kernels move at a time
 

@@ -43,7 +43,9 @@ KERNEL_TEST_CASE("a tensor map that breaks a rule is refused") {
   CHECK(refusal([](TensorMap& map) { map.size[2] = 0; }) ==
         "kernel test expects a tensor map with sizes of 1 to 2^32");
   CHECK(refusal([](TensorMap& map) { map.strides[0] = 40; }) ==
-        "kernel test expects a tensor map with strides that are multiples of 16 bytes");
+        "kernel test expects a tensor map with strides that are multiples of 16 bytes, below 2^40");
+  CHECK(refusal([](TensorMap& map) { map.strides[1] = 256; }) ==
+        "kernel test expects a tensor map each of whose strides is a multiple of the one before");
   CHECK(refusal([](TensorMap& map) { map.box[1] = 129, map.steps[1] = 2; }) ==
         "kernel test expects a tensor map with boxes of 1 to 256 elements, those stepped over included");
 }

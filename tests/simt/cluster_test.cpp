@@ -190,15 +190,18 @@ __global__ void refill_kernel(CUtensorMap map, float* out) {
     mbarrier_init(empty, 2);
   }
   cluster_barrier();
-  if (threadIdx.x == 0)
+  if (threadIdx.x == 0) {
     for (unsigned turn = 0; turn < 2; ++turn) {
       if (Wait && turn > 0) mbarrier_wait(empty, 0);
       mbarrier_arrive_expect(full, kBoxBytes);
       if (cluster_rank() == 0) tensor_load_multicast(room(), map, full, 0b11, 0, static_cast<int>(8 * turn), 0);
       mbarrier_wait(full, turn);
       out[blockIdx.x * 2 + turn] = first_element();
+      if (turn > 0) break;
       for (int rank = 0; rank < 2; ++rank) mbarrier_arrive_cluster(shared_address_in(empty, rank));
     }
+    if (!Wait) mbarrier_wait(empty, 0);
+  }
   cluster_barrier();
 }
 
@@ -279,11 +282,20 @@ __global__ void split_packet_kernel(CUtensorMap, float*) {
   store_async(shared_address_in(room(), 0), shared_address_in(barrier(), 1), 1, 1);
 }
 
+// Block 0 arrives at the barrier of block 1, which does not wait for it.
+__global__ void late_arrival_kernel(CUtensorMap, float*) {
+  if (threadIdx.x == 0) mbarrier_init(barrier(), 2);
+  cluster_barrier();
+  if (cluster_rank() == 0 && threadIdx.x == 0) mbarrier_arrive_cluster(shared_address_in(barrier(), 1));
+  cluster_barrier();
+}
+
 TEST_CASE("cluster: uses of shared memory that a device would not define are reported") {
   const Rows rows;
   CHECK(contains(run(no_first_barrier_kernel), "before a cluster barrier"));
   CHECK(contains(run(no_last_barrier_kernel), "ended"));
-  CHECK(contains(run(late_copy_kernel, {.threads = 1, .map = rows.map()}), "is used when it has ended"));
+  CHECK(contains(run(late_copy_kernel, {.threads = 1, .map = rows.map()}), "ended"));
+  CHECK(contains(run(late_arrival_kernel), "a block ended before 1 arrivals"));
   CHECK(contains(run(outside_kernel), "is of block 2 of a cluster of 2"));
   CHECK(contains(run(outside_mask_kernel, {.threads = 1, .map = rows.map()}), "of which a cluster of 2 has not all"));
   CHECK(contains(run(waits_elsewhere_kernel), "where only its own will do"));

@@ -40,9 +40,10 @@ cudaError_t cudaGetDevice(int* device) {
 
 cudaError_t cudaDeviceGetAttribute(int* value, cudaDeviceAttr attribute, int) {
   constexpr int kMultiprocessors = 2, kMajor = 9, kMinor = 0;
-  *value = attribute == cudaDevAttrMultiProcessorCount      ? kMultiprocessors
-           : attribute == cudaDevAttrComputeCapabilityMajor ? kMajor
-                                                            : kMinor;
+  *value = attribute == cudaDevAttrMultiProcessorCount            ? kMultiprocessors
+           : attribute == cudaDevAttrMaxSharedMemoryPerBlockOptin ? static_cast<int>(simt::kMaxSharedBytes)
+           : attribute == cudaDevAttrComputeCapabilityMajor       ? kMajor
+                                                                  : kMinor;
   return cudaSuccess;
 }
 

@@ -235,6 +235,7 @@ cudaError_t cudaGetDevice(int* device);
 
 enum cudaDeviceAttr {
   cudaDevAttrMultiProcessorCount,  // few, so that blocks have work
+  cudaDevAttrMaxSharedMemoryPerBlockOptin,
   cudaDevAttrComputeCapabilityMajor,
   cudaDevAttrComputeCapabilityMinor  // 9.0, since everything up to it is emulated
 };

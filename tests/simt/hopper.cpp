@@ -2,6 +2,7 @@
 
 #include <array>
 #include <utility>
+#include <vector>
 
 #include "engine/core/error.h"
 #include "hopper_work.h"
@@ -52,18 +53,32 @@ void arrive(std::uint32_t address, unsigned bytes) {
   end_phase_when_complete(barrier, address);
 }
 
+// At barriers of other blocks, under way.
+struct {
+  bool come_late = false;
+  std::vector<std::uint32_t> barriers;
+} arrivals;
+
 void start(bool falling) {
   for (int rank = 0; rank < cluster_size(); ++rank) named[static_cast<std::size_t>(rank)] = {};
+  arrivals = {!falling, {}};
   start_products();
   start_copies(falling);
 }
 
+bool advance_arrivals() {
+  for (const std::uint32_t barrier : arrivals.barriers) arrive(barrier, 0);
+  return !std::exchange(arrivals.barriers, {}).empty();
+}
+
 // Products first: then those show that do not wait for the copies of their factors.
-bool advance() { return advance_products() || advance_copies(); }
+bool advance() { return advance_products() || advance_copies() || advance_arrivals(); }
 
 void finish() {
   finish_copies();
   finish_products();
+  if (!arrivals.barriers.empty())
+    throw Error("a block ended before {} arrivals of another at its barriers", arrivals.barriers.size());
 }
 
 [[maybe_unused]] const bool attached = (attach({start, advance, finish}), true);
@@ -144,7 +159,10 @@ void mbarrier_arrive_expect(std::uint32_t barrier, unsigned bytes) {
 }
 void mbarrier_arrive_cluster(std::uint32_t barrier) {
   require_reachable(barrier);
-  arrive(barrier, 0);
+  if (arrivals.come_late)
+    arrivals.barriers.push_back(barrier);
+  else
+    arrive(barrier, 0);
 }
 
 void mbarrier_wait(std::uint32_t barrier, unsigned parity, const char* file, int line) {

@@ -15,8 +15,8 @@ void ldmatrix_x4(unsigned (&to)[4], const void* row, Site site);
 // stmatrix .x4: the other way. Rows that share banks count, too.
 void stmatrix_x4(void* row, const unsigned (&from)[4], Site site);
 
-// How often rows of one matrix shared banks of shared memory in ldmatrix_x4 and stmatrix_x4, since the program started: 0 for one
-// matrix when its rows lie in different units of 16 bytes modulo 128.
+// How often rows of one matrix shared banks of shared memory in ldmatrix_x4 and stmatrix_x4, since the program
+// started: 0 for one matrix when its rows lie in different units of 16 bytes modulo 128.
 std::size_t bank_conflicts();
 
 // mma.sync.m16n8k16 of every pair of fragments, sums[m][n] += a[m] · b[n], for one step of 16 products. One lane's
