@@ -147,7 +147,7 @@ if [ ${#chosen[@]} -eq 0 ]; then
   if [ "$device" = cuda ]; then
     all_batches fp16 45 --precision fp16 --mode reduce-overhead
     all_batches tf32 45 --precision fp32 --tf32 --mode reduce-overhead
-    batches=1,16,32 all_batches autotune 90 --precision bf16 --mode max-autotune
+    batches=1,16,32 all_batches autotune 150 --precision bf16 --mode max-autotune
   fi
 fi
 

@@ -1,5 +1,7 @@
 #include "kernels/launch.h"
 
+#include <mutex>
+
 #include "engine/core/error.h"
 
 namespace damoyolo::kernels {
@@ -31,11 +33,14 @@ unsigned blocks_for(std::int64_t items, unsigned threads, const char* kernel) {
   return static_cast<unsigned>((items + threads - 1) / threads);
 }
 
-int most_shared_bytes(const char* kernel) {
-  int device = 0, bytes = 0;
-  check(cudaGetDevice(&device), kernel);
-  check(cudaDeviceGetAttribute(&bytes, cudaDevAttrMaxSharedMemoryPerBlockOptin, device), kernel);
-  return bytes;
+void allow_shared_bytes(const void* function, std::size_t bytes, const char* kernel) {
+  static std::mutex mutex;
+  const std::scoped_lock lock(mutex);
+  cudaFuncAttributes attributes{};
+  check(cudaFuncGetAttributes(&attributes, function), kernel);
+  const auto wanted = static_cast<int>(bytes);
+  if (wanted > attributes.maxDynamicSharedSizeBytes)
+    check(cudaFuncSetAttribute(function, cudaFuncAttributeMaxDynamicSharedMemorySize, wanted), kernel);
 }
 
 }  // namespace damoyolo::kernels

@@ -33,9 +33,9 @@ unsigned blocks_for(std::int64_t items, unsigned threads, const char* kernel);
 // must have been compiled for it: what was compiled for an older one does not wait by itself.
 bool can_overlap();
 
-// What a block of the current device can have. Kernels are allowed all of it whatever they ask for: the limit is a
-// kernel's, and another thread, or a captured graph, may need more than this launch.
-int most_shared_bytes(const char* kernel);
+// Lets blocks of a kernel have so much dynamic shared memory on the current device. A limit is never lowered: it is
+// the kernel's, and another thread, or a captured graph, may need more than this launch.
+void allow_shared_bytes(const void* function, std::size_t bytes, const char* kernel);
 
 struct LaunchShape {
   dim3 grid, block;
@@ -50,7 +50,7 @@ void launch(const char* name, void (*kernel)(Parameters...), const LaunchShape& 
             std::type_identity_t<Parameters>... arguments) {
   constexpr std::size_t kSharedWithoutAsking = 48 * 1024;
   if (shape.shared_bytes > kSharedWithoutAsking)
-    check(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, most_shared_bytes(name)), name);
+    allow_shared_bytes(reinterpret_cast<const void*>(kernel), shape.shared_bytes, name);
   cudaLaunchAttribute attributes[2]{};
   cudaLaunchConfig_t config{};
   config.gridDim = shape.grid;

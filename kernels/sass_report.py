@@ -125,10 +125,16 @@ TESTS = {
 
 
 def find_cuobjdump():
+    """A cuobjdump that has nvdisasm beside it or on the path, without which it shows no code; or None."""
     toolkit = os.environ.get("CUDA_HOME", "/usr/local/cuda")
     cache = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")
-    places = [f"{toolkit}/bin/cuobjdump", *sorted(glob.glob(f"{cache}/damoyolo/tools/nvidia/*/bin/cuobjdump"))]
-    return os.environ.get("CUOBJDUMP") or shutil.which("cuobjdump") or next(filter(os.path.exists, places), None)
+    places = [os.environ.get("CUOBJDUMP"), shutil.which("cuobjdump"), f"{toolkit}/bin/cuobjdump"]
+    places += sorted(glob.glob(f"{cache}/damoyolo/tools/nvidia/*/bin/cuobjdump"))
+    for place in filter(None, places):
+        beside = os.path.join(os.path.dirname(place), "nvdisasm")
+        if os.path.exists(place) and (os.path.exists(beside) or shutil.which("nvdisasm")):
+            return place
+    return None
 
 
 def run(*command, **options):
@@ -172,7 +178,7 @@ def main():
     for number, (test, found) in enumerate(faults.items(), 1):
         for fault in found:
             print(f"# {fault}")
-        print(f"{'not ok' if found else 'ok'} {number} - {test}" + ("" if cuobjdump else " # SKIP there is no cuobjdump"))
+        print(f"{'not ok' if found else 'ok'} {number} - {test}" + ("" if cuobjdump else " # SKIP cuobjdump and nvdisasm are not installed"))
     print(f"1..{len(faults)}")
     return 1 if any(faults.values()) else 0
 

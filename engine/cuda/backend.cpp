@@ -320,9 +320,11 @@ class CudaBackend : public Backend {
       if (kernel == nullptr && same != found.end()) kernel = named(same->second, candidates, weights);
       const auto now = Clock::now();
       const auto share = (end - now) / left--;
+      // What was taken without being timed is for this time alone.
+      const bool is_known = kernel != nullptr || share.count() > 0;
       if (kernel == nullptr)
         kernel = measured_best(runtime_, streams_[0].get(), node, problem, candidates, weights, now + share);
-      chosen[node] = kernel->name();
+      if (is_known) chosen[node] = kernel->name();
       found.emplace_back(problem, kernel->name());
       return kernel;
     };

@@ -40,6 +40,7 @@ std::shared_ptr<void> copy_to_device(std::span<const std::byte> bytes) {
 bool are_on_device(std::span<const std::byte> bytes, const void* memory) {
   std::vector<std::byte> copy(bytes.size());
   const cudaError_t status = cudaMemcpy(copy.data(), memory, copy.size(), cudaMemcpyDeviceToHost);
+  if (status != cudaSuccess) cudaGetLastError();  // it is reported here, and not by whoever asks next
   if (status != cudaSuccess)
     throw Error("{} bytes of weights were not read back from the device: {}", copy.size(), cudaGetErrorString(status));
   return std::ranges::equal(copy, bytes);

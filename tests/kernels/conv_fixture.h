@@ -179,8 +179,8 @@ class ConvExample {
     std::string text;
     for (const int number : {n, h, w, c, test_.out_channels, test_.kernel, test_.stride, config.m, config.n, config.k,
                              config.stages, config.columns, config.split, config.taps, config.sharing})
-      text +=
-          (text.empty() ? "n h w c out kernel stride / m n k stages columns split taps sharing: " : " ") + std::to_string(number);
+      text += (text.empty() ? "n h w c out kernel stride / m n k stages columns split taps sharing: " : " ") +
+              std::to_string(number);
     return text;
   }
 

@@ -5,8 +5,7 @@
 namespace damoyolo::kernels {
 namespace {
 
-constexpr ConvUnderTest kKernel{conv_sm80_configs, conv_sm80_fits, conv_sm80_memory, launch_conv_sm80,
-                                kMaxConvSplit};
+constexpr ConvUnderTest kKernel{conv_sm80_configs, conv_sm80_fits, conv_sm80_memory, launch_conv_sm80, kMaxConvSplit};
 
 KERNEL_TEST_CASE("conv_sm80: every configuration gives every case's sums") {
   if (compute_capability() < 80) return test::skip("needs compute capability 8.0");

@@ -1,5 +1,6 @@
 #include "kernels/epilogue.h"
 
+#include <cmath>
 #include <limits>
 
 #include "tests/kernels/device_tensor.h"
@@ -86,6 +87,7 @@ KERNEL_TEST_CASE("converting keeps what is no ordinary number") {
     const DeviceTensor x(DType::F32, {1, 1, 1, 8}, {}, values), y(type, {1, 1, 1, 8}, {}, 1);
     launch_epilogue(x.view(), y.view(), {}, {});
     CHECK(y.values() == decode(encode(values, type), type));
+    CHECK(std::signbit(y.values()[1]));
   }
 }
 

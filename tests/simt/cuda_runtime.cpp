@@ -2,6 +2,7 @@
 #include "cuda_runtime.h"
 
 #include <cmath>
+#include <map>
 #include <new>
 
 #include "cuda_fp16.h"
@@ -40,10 +41,9 @@ cudaError_t cudaGetDevice(int* device) {
 
 cudaError_t cudaDeviceGetAttribute(int* value, cudaDeviceAttr attribute, int) {
   constexpr int kMultiprocessors = 2, kMajor = 9, kMinor = 0;
-  *value = attribute == cudaDevAttrMultiProcessorCount            ? kMultiprocessors
-           : attribute == cudaDevAttrMaxSharedMemoryPerBlockOptin ? static_cast<int>(simt::kMaxSharedBytes)
-           : attribute == cudaDevAttrComputeCapabilityMajor       ? kMajor
-                                                                  : kMinor;
+  *value = attribute == cudaDevAttrMultiProcessorCount      ? kMultiprocessors
+           : attribute == cudaDevAttrComputeCapabilityMajor ? kMajor
+                                                            : kMinor;
   return cudaSuccess;
 }
 
@@ -60,4 +60,21 @@ __half __float2half_rn(float value) {
   const float fraction = std::frexp(magnitude, &exponent);                             // in [0.5, 1)
   const auto significand = static_cast<unsigned>(std::nearbyint(fraction * 2048.0f));  // in [1024, 2048]
   return half((static_cast<unsigned>(exponent + 13) << 10) + significand);
+}
+
+namespace {
+std::map<const void*, int> shared_limits;  // of kernels
+}
+
+cudaError_t cudaFuncGetAttributes(cudaFuncAttributes* attributes, const void* kernel) {
+  constexpr int kWithoutAsking = 48 * 1024;
+  const auto limit = shared_limits.find(kernel);
+  *attributes = {90, limit == shared_limits.end() ? kWithoutAsking : limit->second};
+  return cudaSuccess;
+}
+
+cudaError_t cudaFuncSetAttribute(const void* kernel, cudaFuncAttribute, int bytes) {
+  if (bytes < 0 || static_cast<std::size_t>(bytes) > simt::kMaxSharedBytes) return cudaErrorInvalidValue;
+  shared_limits[kernel] = bytes;
+  return cudaSuccess;
 }

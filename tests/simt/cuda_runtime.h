@@ -219,11 +219,12 @@ inline cudaError_t cudaGetLastError() { return cudaSuccess; }
 inline cudaError_t cudaStreamSynchronize(cudaStream_t) { return cudaSuccess; }
 struct cudaFuncAttributes {
   int ptxVersion;
+  int maxDynamicSharedSizeBytes;
 };
+cudaError_t cudaFuncGetAttributes(cudaFuncAttributes* attributes, const void* kernel);
 template <typename Kernel>
-cudaError_t cudaFuncGetAttributes(cudaFuncAttributes* attributes, Kernel*) {
-  attributes->ptxVersion = 90;
-  return cudaSuccess;
+cudaError_t cudaFuncGetAttributes(cudaFuncAttributes* attributes, Kernel* kernel) {
+  return cudaFuncGetAttributes(attributes, reinterpret_cast<const void*>(kernel));
 }
 cudaError_t cudaMalloc(void** memory, std::size_t bytes);
 cudaError_t cudaFree(void* memory);
@@ -235,7 +236,6 @@ cudaError_t cudaGetDevice(int* device);
 
 enum cudaDeviceAttr {
   cudaDevAttrMultiProcessorCount,  // few, so that blocks have work
-  cudaDevAttrMaxSharedMemoryPerBlockOptin,
   cudaDevAttrComputeCapabilityMajor,
   cudaDevAttrComputeCapabilityMinor  // 9.0, since everything up to it is emulated
 };
@@ -247,10 +247,7 @@ constexpr unsigned long long cudaEnableDefault = 0;
 cudaError_t cudaGetDriverEntryPointByVersion(const char* symbol, void** function, unsigned version,
                                              unsigned long long flags, cudaDriverEntryPointQueryResult* result);
 
-template <typename Kernel>
-cudaError_t cudaFuncSetAttribute(Kernel*, cudaFuncAttribute, int bytes) {
-  return bytes >= 0 && static_cast<std::size_t>(bytes) <= simt::kMaxSharedBytes ? cudaSuccess : cudaErrorInvalidValue;
-}
+cudaError_t cudaFuncSetAttribute(const void* kernel, cudaFuncAttribute attribute, int bytes);
 
 namespace simt {
 // Runs every block of the grid, calling `thread` once per thread.

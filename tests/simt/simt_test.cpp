@@ -164,5 +164,17 @@ TEST_CASE("simt: float becomes the nearest half, ties to even") {
   CHECK(std::isnan(__half2float(__float2half_rn(NAN))));
 }
 
+__global__ void no_kernel() {}
+
+TEST_CASE("simt: a launch raises what its kernel may have of shared memory, and never lowers it") {
+  const auto limit = [] {
+    cudaFuncAttributes attributes{};
+    cudaFuncGetAttributes(&attributes, no_kernel);
+    return attributes.maxDynamicSharedSizeBytes;
+  };
+  for (const std::size_t kib : {100u, 200u, 60u}) launch("none", no_kernel, {1, 32, kib * 1024}, {});
+  CHECK(limit() == 200 * 1024);
+}
+
 }  // namespace
 }  // namespace damoyolo::kernels
