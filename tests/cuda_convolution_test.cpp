@@ -269,12 +269,12 @@ TEST_CASE("cuDNN is told where slices lie") {
     CHECK(sum.one<cudnnDataType_t>(CUDNN_ATTR_TENSOR_DATA_TYPE) == CUDNN_DATA_FLOAT);
 
     // Each operation reads what the one before it wrote, and the last writes the output.
-    const FakeDescriptor& bias = described.child(CUDNN_ATTR_OPERATIONGRAPH_OPS, 1);
-    const FakeDescriptor& residual = described.child(CUDNN_ATTR_OPERATIONGRAPH_OPS, 2);
+    const FakeDescriptor& residual = described.child(CUDNN_ATTR_OPERATIONGRAPH_OPS, 1);
+    const FakeDescriptor& bias = described.child(CUDNN_ATTR_OPERATIONGRAPH_OPS, 2);
     const FakeDescriptor& relu = described.child(CUDNN_ATTR_OPERATIONGRAPH_OPS, 3);
-    CHECK(&bias.child(CUDNN_ATTR_OPERATION_POINTWISE_XDESC) == &sum);
-    CHECK(&residual.child(CUDNN_ATTR_OPERATION_POINTWISE_XDESC) == &bias.child(CUDNN_ATTR_OPERATION_POINTWISE_YDESC));
-    CHECK(&relu.child(CUDNN_ATTR_OPERATION_POINTWISE_XDESC) == &residual.child(CUDNN_ATTR_OPERATION_POINTWISE_YDESC));
+    CHECK(&residual.child(CUDNN_ATTR_OPERATION_POINTWISE_XDESC) == &sum);
+    CHECK(&bias.child(CUDNN_ATTR_OPERATION_POINTWISE_XDESC) == &residual.child(CUDNN_ATTR_OPERATION_POINTWISE_YDESC));
+    CHECK(&relu.child(CUDNN_ATTR_OPERATION_POINTWISE_XDESC) == &bias.child(CUDNN_ATTR_OPERATION_POINTWISE_YDESC));
     const FakeDescriptor& b = bias.child(CUDNN_ATTR_OPERATION_POINTWISE_BDESC);
     CHECK(b.all<std::int64_t>(CUDNN_ATTR_TENSOR_DIMENSIONS) == Sizes{1, 32, 1, 1});
     CHECK(b.one<cudnnDataType_t>(CUDNN_ATTR_TENSOR_DATA_TYPE) == CUDNN_DATA_BFLOAT16);

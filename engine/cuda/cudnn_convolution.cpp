@@ -36,7 +36,10 @@ class GraphBuilder {
     // Descriptors are referred to by address while the graph is built.
     graph_.descriptors.reserve(32);
     std::vector<ConvStep> steps = steps_of(problem_);
-    if (!split_.bias_first) steps.erase(steps.begin());
+    if (!split_.bias_first)
+      steps.erase(steps.begin());
+    else if (steps.size() > 1 && steps[1] == ConvStep::Residual)
+      std::swap(steps[0], steps[1]);
 
     const Shape& out = problem_.out;
     const CudnnDescriptor* sum = steps.empty() ? output() : intermediate();
@@ -57,7 +60,7 @@ class GraphBuilder {
     }
 
     CudnnDescriptor& graph = make(CUDNN_BACKEND_OPERATIONGRAPH_DESCRIPTOR);
-    graph.set(CUDNN_ATTR_OPERATIONGRAPH_HANDLE, cudnn_.handle);
+    if (!cudnn_.device) graph.set(CUDNN_ATTR_OPERATIONGRAPH_HANDLE, cudnn_.handle);
     graph.set(CUDNN_ATTR_OPERATIONGRAPH_OPS, std::span<const CudnnDescriptor* const>(operations_));
     if (!graph.finalize_if_supported()) return nullptr;
     return std::make_shared<const CudnnGraph>(std::move(graph_));
@@ -199,13 +202,7 @@ class CudnnKernel : public ConvKernel {
  public:
   CudnnKernel(const Cudnn& cudnn, const ConvSplit& split, std::shared_ptr<const CudnnConfig> config,
               const ConvWeights& weights)
-      : cudnn_(cudnn),
-        split_(split),
-        config_(std::move(config)),
-        plan_(cudnn.functions, CUDNN_BACKEND_EXECUTION_PLAN_DESCRIPTOR) {
-    plan_.set(CUDNN_ATTR_EXECUTION_PLAN_HANDLE, cudnn.handle)
-        .set(CUDNN_ATTR_EXECUTION_PLAN_ENGINE_CONFIG, config_->config)
-        .finalize();
+      : cudnn_(cudnn), split_(split), config_(std::move(config)), plan_(cudnn_plan(cudnn, *config_)) {
     workspace_bytes_ = static_cast<std::size_t>(plan_.get<std::int64_t>(CUDNN_ATTR_EXECUTION_PLAN_WORKSPACE_SIZE));
     weights_ = Uploaded(pack_channels_last(split.first, weights));
     if (split.bias_first) bias_ = Uploaded(pack_as(split.first.out_type, weights.bias));
@@ -269,6 +266,7 @@ std::vector<std::shared_ptr<const CudnnConfig>> cudnn_configs(const Cudnn& cudnn
     if (mode == CUDNN_HEUR_MODE_B && !all) continue;  // it takes longer than A
     CudnnDescriptor heuristic(cudnn.functions, CUDNN_BACKEND_ENGINEHEUR_DESCRIPTOR);
     heuristic.set(CUDNN_ATTR_ENGINEHEUR_OPERATION_GRAPH, graph->graph()).set(CUDNN_ATTR_ENGINEHEUR_MODE, mode);
+    if (cudnn.device) heuristic.set(kCudnnHeuristicDevice, *cudnn.device);
     if (!heuristic.finalize_if_supported()) continue;
     const std::size_t asked = all ? heuristic.count_descriptors(CUDNN_ATTR_ENGINEHEUR_RESULTS) : kAsked;
     for (CudnnDescriptor& config :
@@ -289,6 +287,16 @@ std::vector<std::shared_ptr<const CudnnConfig>> cudnn_configs(const Cudnn& cudnn
     }
   }
   return configs;
+}
+
+CudnnDescriptor cudnn_plan(const Cudnn& cudnn, const CudnnConfig& config) {
+  CudnnDescriptor plan(cudnn.functions, CUDNN_BACKEND_EXECUTION_PLAN_DESCRIPTOR);
+  if (cudnn.device)
+    plan.set(kCudnnPlanDevice, *cudnn.device);
+  else
+    plan.set(CUDNN_ATTR_EXECUTION_PLAN_HANDLE, cudnn.handle);
+  plan.set(CUDNN_ATTR_EXECUTION_PLAN_ENGINE_CONFIG, config.config).finalize();
+  return plan;
 }
 
 std::unique_ptr<ConvKernel> make_cudnn_kernel(const Cudnn& cudnn, const ConvSplit& split,

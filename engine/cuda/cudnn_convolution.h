@@ -14,9 +14,10 @@ namespace damoyolo::cuda {
 enum CudnnTensor : std::int64_t { kCudnnInput = 1, kCudnnWeights, kCudnnBias, kCudnnResidual, kCudnnOutput };
 
 // The first part of a split as an operation graph: the convolution, then one pointwise operation per step, with sums
-// and everything between in fp32. Tensors have their NHWC strides; the weights are [out, k, k, in/groups], the bias
-// has the output's type, without which few engines fuse it. Finished descriptors keep those they were made from, here
-// in the order they were made, the graph last.
+// and everything between in fp32. Tensors have their NHWC strides; the weights are [out, k, k, in/groups]. In the form
+// that cuDNN's ready-made kernels fuse: the bias has the output's type, and a residual before the activation comes
+// before the bias. They also want it to have the output's strides, and ReLU; anything else is compiled, if at all.
+// Finished descriptors keep those they were made from, here in the order they were made, the graph last.
 struct CudnnGraph {
   std::vector<CudnnDescriptor> descriptors;
   const CudnnDescriptor& graph() const { return descriptors.back(); }
@@ -39,6 +40,9 @@ struct CudnnConfig {
 // cores and convert no inputs.
 std::vector<std::shared_ptr<const CudnnConfig>> cudnn_configs(const Cudnn& cudnn, const ConvSplit& split,
                                                               Proposals proposals = Proposals::Likely);
+
+// The execution plan of a configuration, final. Throws Error when cuDNN refuses it.
+CudnnDescriptor cudnn_plan(const Cudnn& cudnn, const CudnnConfig& config);
 
 // The kernel for the first part of a split. Throws Error when cuDNN refuses the configuration.
 std::unique_ptr<ConvKernel> make_cudnn_kernel(const Cudnn& cudnn, const ConvSplit& split,

@@ -18,6 +18,8 @@ constexpr cudnnBackendAttributeType_t kCudnnTypeOf = T::no_such_type;
 template <>
 inline constexpr auto kCudnnTypeOf<bool> = CUDNN_TYPE_BOOLEAN;
 template <>
+inline constexpr auto kCudnnTypeOf<char> = CUDNN_TYPE_CHAR;
+template <>
 inline constexpr auto kCudnnTypeOf<float> = CUDNN_TYPE_FLOAT;
 template <>
 inline constexpr auto kCudnnTypeOf<std::int64_t> = CUDNN_TYPE_INT64;
@@ -39,6 +41,13 @@ template <>
 inline constexpr auto kCudnnTypeOf<cudnnBackendNumericalNote_t> = CUDNN_TYPE_NUMERICAL_NOTE;
 template <>
 inline constexpr auto kCudnnTypeOf<cudnnBackendBehaviorNote_t> = CUDNN_TYPE_BEHAVIOR_NOTE;
+
+// What cuDNN has had since 9.8, which older headers do not name: a device that is described and not opened, and where
+// heuristics and plans take it.
+inline constexpr auto kCudnnDeviceDescriptor = static_cast<cudnnBackendDescriptorType_t>(38);
+inline constexpr auto kCudnnDeviceText = static_cast<cudnnBackendAttributeName_t>(2702);
+inline constexpr auto kCudnnHeuristicDevice = static_cast<cudnnBackendAttributeName_t>(204);
+inline constexpr auto kCudnnPlanDevice = static_cast<cudnnBackendAttributeName_t>(407);
 
 // The functions must outlive it. All members throw Error that names the call and cuDNN's reason.
 class CudnnDescriptor {

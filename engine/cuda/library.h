@@ -44,10 +44,13 @@ struct CublasLtFunctions {
 void check(const CudnnFunctions& cudnn, cudnnStatus_t status, const char* call);
 void check(const CublasLtFunctions& cublaslt, cublasStatus_t status, const char* call);
 
+class CudnnDescriptor;
+
 // A library's functions and its handle on one device.
 struct Cudnn {
   CudnnFunctions functions;
   cudnnHandle_t handle = nullptr;
+  std::shared_ptr<const CudnnDescriptor> device;  // instead of a handle: one that need not be here
 
   Cudnn() = default;
   Cudnn(const Cudnn&) = delete;
