@@ -40,7 +40,8 @@ def evaluate(args, precision, weights, images, annotations, folder):
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--header", required=True, help="a report whose device, versions and commit this one takes over")
+    parser.add_argument("--header", required=True,
+                        help="a report whose device, versions and commit this one takes over")
     parser.add_argument("--json", required=True, help="the report to write")
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--precision", default="fp32,bf16")

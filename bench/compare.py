@@ -38,8 +38,8 @@ ROOT = pathlib.Path(__file__).resolve().parents[1]
 ROUNDS = 10
 END_TO_END, END_TO_END_ROUNDS, END_TO_END_RUNS = ("damoyolo", "torch"), 5, 20  # which can; runs of each in all
 CHECKED_IMAGES = 2
-# Relative errors of scores and of boxes against fp32 on the CPU: ‖out − reference‖ / ‖reference‖. Noise makes the scores
-# of a trained model small, and their error in 16 bits larger than that of pictures; another network is off by 1.
+# Relative errors of scores and of boxes against fp32 on the CPU: ‖out − reference‖ / ‖reference‖. Noise makes the
+# scores of a trained model small, and their error in 16 bits larger than that of pictures; another network is off by 1.
 TOLERANCE = {"fp32": 1e-4, "tf32": 3e-2, "bf16": 3e-2, "fp16": 3e-2}
 # What a turn takes beside what is measured, and a group beside its turns, in seconds.
 TURN_SECONDS, GROUP_SECONDS = 3, 10
@@ -371,7 +371,8 @@ def main():
     words = lambda text: text.split(",")
     parser.add_argument("--weights", required=True)
     parser.add_argument("--json", required=True, help="the report to write")
-    parser.add_argument("--header", required=True, help="a report whose device, versions and commit this one takes over")
+    parser.add_argument("--header", required=True,
+                        help="a report whose device, versions and commit this one takes over")
     parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
     parser.add_argument("--build", type=pathlib.Path, default=ROOT / "build")
     parser.add_argument("--python", default=sys.executable, help="the one that runs the peers")

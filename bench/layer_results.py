@@ -55,8 +55,8 @@ def summary(rows, variant, batch):
     """How our kernels compare on the layers of a variant, in device memory and one after another: how many layers both
     were timed on, the geometric mean and the smallest of the libraries' time over ours, how many are below 0.8, and the
     part that the floors of the layers are of our time, each layer as often as the variant has it. None: never timed."""
-    rows = [row for row in rows if variant in row["variants"] and row["batch"] == batch and row["own"] and row["library"]
-            and row["caches"] == "rotated" and not row["overlap"]]
+    rows = [row for row in rows if variant in row["variants"] and row["batch"] == batch
+            and row["own"] and row["library"] and row["caches"] == "rotated" and not row["overlap"]]
     if not rows:
         return None
     ratios = [row["library"]["us"] / row["own"]["us"] for row in rows]

@@ -85,7 +85,8 @@ def put(report, kind, rows):
 
 
 def workload_of(row, configuration):
-    return (*(configuration[name] for name in ("engine", "precision", "mode")), row["variant"], row["size"], row["batch"])
+    return (*(configuration[name] for name in ("engine", "precision", "mode")),
+            *(row[name] for name in ("variant", "size", "batch")))
 
 
 def join(report, newer):

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Measures this engine and its peers on this machine, and writes what was found: bench/results/DEVICE.json and, on a GPU,
-# bench/results/layers/DEVICE.json, the tables in docs/performance.md and the plots in docs/plots.
+# Measures this engine and its peers on this machine, and writes what was found: bench/results/DEVICE.json and, on a
+# GPU, bench/results/layers/DEVICE.json, the tables in docs/performance.md and the plots in docs/plots.
 #
 #   make bench && bench/run.sh [OPTION VALUE]...
 #     --build DIR         where the programs are (build)
@@ -13,8 +13,8 @@
 #                         one more evaluation set
 #     --results DIR       instead of bench/results; then tables and plots are left alone
 #
-# The weights are the goldens', with lower scores (bench/golden_checkpoint.cpp): how fast a network is does not depend on
-# their values.
+# The weights are the goldens', with lower scores (bench/golden_checkpoint.cpp): how fast a network is does not depend
+# on their values.
 # Peers are run with $PYTHON (python3): PyTorch where it is installed, ONNX Runtime where it is, too. The figures that
 # matter most come first, and what is measured is written at once.
 set -uo pipefail
@@ -42,7 +42,7 @@ for program in damoyolo network-bench golden-checkpoint; do
   [ -x "$build/$program" ] || { echo "run.sh: there is no $build/$program; \"make bench\" builds it" >&2; exit 1; }
 done
 command -v "$python" > /dev/null ||
-  { echo "run.sh: there is no $python, which joins the reports; \"$build/damoyolo bench\" measures without" >&2; exit 1; }
+  { echo "run.sh: there is no $python, which joins reports; \"$build/damoyolo bench\" measures without" >&2; exit 1; }
 
 folder=$(mktemp -d)
 trap 'rm -rf "$folder"' EXIT
@@ -77,7 +77,7 @@ bench() {  # NAME SECONDS OPTION...
   step "$seconds" "$folder/$name.json" "$build/damoyolo" bench "${on[@]}" "$@" --json "$folder/$name.json"
 }
 
-# bench for some batch sizes at once; one by one where that fails, because a fault of a GPU takes all of a process along.
+# bench for some batch sizes at once; one by one where that fails: a fault of a GPU takes all of a process along.
 bench_batches() {  # NAME SECONDS BATCHES OPTION...
   local name=$1 seconds=$2 batches=$3 batch
   shift 3
@@ -106,7 +106,8 @@ if [ ${#chosen[@]} -eq 0 ]; then
     [ ! -e "$folder/kernels.json" ] || "$python" bench/layer_results.py "$results" "$folder/kernels.json"
   fi
   step 60 "$folder/accuracy.json" "$python" bench/accuracy.py --header "$folder/header.json" --build "$build" \
-    --json "$folder/accuracy.json" "${on[@]}" --seconds 30 --precision "$precisions$([ "$device" = cpu ] || echo ,tf32)" \
+    --json "$folder/accuracy.json" "${on[@]}" --seconds 30 \
+    --precision "$precisions$([ "$device" = cpu ] || echo ,tf32)" \
     --set "digits=$digits,tests/data/digits/images,tests/data/digits/annotations.json" ${sets[@]+"${sets[@]}"}
 else
   late=0
@@ -115,12 +116,13 @@ fi
 peers=()
 for peer in torch onnxruntime; do
   can="import numpy, torch, $peer"
-  [ "$peer $device" != 'onnxruntime cuda' ] || can+='; assert "CUDAExecutionProvider" in onnxruntime.get_available_providers()'
+  [ "$peer $device" != 'onnxruntime cuda' ] ||
+    can+='; assert "CUDAExecutionProvider" in onnxruntime.get_available_providers()'
   if "$python" -c "$can" 2> /dev/null; then
     peers+=("$peer")
   else
-    echo "== $python has no $peer for $device, or no torch or numpy: its cells stay empty until \"pip install torch numpy" \
-         "onnx onnxscript onnxruntime\" and bench/run.sh again"
+    echo "== $python has no $peer for $device, or no torch or numpy: its cells stay empty until \"pip install torch" \
+         "numpy onnx onnxscript onnxruntime\" and bench/run.sh again"
   fi
 done
 if "$python" -c 'import numpy' 2> /dev/null; then

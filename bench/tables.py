@@ -99,7 +99,8 @@ class Device:
         commands = []
         for precision in PRECISIONS if self.gpu else ("bf16", "fp32"):
             rows = [row for row in rows_for(self.gpu) if row[1] == precision]
-            wanted = [b for b in batches if (b != 32 or precision == "bf16") and any(not self.entry(r, b) for r in rows)]
+            wanted = [batch for batch in batches if batch != 32 or precision == "bf16"]
+            wanted = [batch for batch in wanted if any(not self.entry(row, batch) for row in rows)]
             if wanted:
                 commands.append(f"`bench/run.sh --variant {self.variant} --precision {precision}"
                                 f" --batch {','.join(map(str, wanted))}`")
@@ -109,7 +110,8 @@ class Device:
         """Of the mode that users get."""
         found, batches = {}, set()
         for ratio in self.report.get("ratios", []):
-            ours, theirs = (tuple(ratio[side][name] for name in ("engine", "precision", "mode")) for side in ("of", "over"))
+            ours, theirs = (tuple(ratio[side][name] for name in ("engine", "precision", "mode"))
+                            for side in ("of", "over"))
             workload = (ratio["variant"], ratio["size"], ratio["span"])
             if workload == (self.variant, self.size, span) and ours[2] in (None, "reduce-overhead"):
                 figures = f"{ratio['ratio']:.2f}× ({ratio['low']:.2f}–{ratio['high']:.2f}){self.mark(ratio)}"
@@ -179,7 +181,8 @@ class Device:
             rows.append([row["set"], f"{row['variant']}, {row['size'].replace('x', '×')}", row["precision"],
                          str(row["images"]), f"{row['ap']:.4f}", f"{row['ap50']:.4f}",
                          digits(time["median_ms"]) + self.mark(time) if time else ""])
-        return table(["set", "model", "precision", "images", "AP", "AP50", "network ms, batch 1"], rows, 4) if rows else ""
+        titles = ["set", "model", "precision", "images", "AP", "AP50", "network ms, batch 1"]
+        return table(titles, rows, 4) if rows else ""
 
     def text(self):
         report = self.report
@@ -198,24 +201,24 @@ class Device:
             f"{', '.join(versions)}; commit {report['commit']}, {report['date'][:10]}. Measured ceilings: "
             f"{', '.join(ceilings) or 'none'}. Weights without training: the network's speed does not depend on "
             "their values, and the few objects they find make end to end a little faster.",
-            "**Network**, median ms of a batch: from pixels in the device's memory to the scores and boxes of all anchors."
-            " Not in it: files, decoding, resizing, copies to and from the device, threshold, suppression.",
+            "**Network**, median ms of a batch: from pixels in the device's memory to the scores and boxes of all "
+            "anchors. Not in it: files, decoding, resizing, copies to and from the device, threshold, suppression.",
             self.times(lambda entry: entry["median_ms"]),
             "The same, images per second:",
             self.times(lambda entry: 1e6 / entry["us_per_image"]),
             self.missing(),
         ]
         sections = [
-            ("**Beside each other**: how many times faster, of what took turns in one run. The median over the rounds, and "
-             "their range, of the ratio of neighbouring turns' medians.", self.speedups("network")),
+            ("**Beside each other**: how many times faster, of what took turns in one run. The median over the rounds, "
+             "and their range, of the ratio of neighbouring turns' medians.", self.speedups("network")),
             ("**Before the first result, and memory.** Seconds at batch 1 from starting the process, nothing cached: "
              f"libraries, weights, plan or compilation. Memory: {self.memory_is()}.", self.startup()),
-            ("**End to end**, ms of a batch: from encoded pictures in the host's memory to boxes in their pixels. Not in "
-             "it: reading from disk, drawing, writing. Stages are medians, in part of another run, and need not add up.",
-             self.end_to_end()),
+            ("**End to end**, ms of a batch: from encoded pictures in the host's memory to boxes in their pixels. Not "
+             "in it: reading from disk, drawing, writing. Stages are medians, in part of another run, and need not add "
+             "up.", self.end_to_end()),
             ("**End to end, beside each other**: as above, of what took turns.", self.speedups("end_to_end")),
-            ("**Where the time goes.** Each step by itself, so the sum is not the time of a run; the floor is the larger "
-             "of its operations and its bytes over the measured ceilings.", self.layers()),
+            ("**Where the time goes.** Each step by itself, so the sum is not the time of a run; the floor is the "
+             "larger of its operations and its bytes over the measured ceilings.", self.layers()),
             ("**Accuracy beside speed**: COCO average precision, with the time of the same model and precision.",
              self.accuracy()),
         ]
@@ -225,12 +228,12 @@ class Device:
         if self.old:
             parts.append(f"\\* Of commit {', '.join(sorted(map(str, self.old)))}.")
         if any((entry.get("drift") or 0) > reports.STEADY_DRIFT for entry in self.entries.values()):
-            parts.append("! The medians of the first and the second half of the runs differ by more than 3 %: not to be "
-                         "relied on.")
+            parts.append("! The medians of the first and the second half of the runs differ by more than 3 %: not to "
+                         "be relied on.")
         left = [row for row in report.get("left_out", []) if (row["variant"], row["size"]) == (self.variant, self.size)]
         if left:
-            lines = [f"- {' '.join(w for w in (row['engine'], row['precision'], row['mode']) if w)}, batch {row['batch']}: "
-                     f"{row['reason']}" for row in left]
+            words = lambda row: " ".join(filter(None, (row["engine"], row["precision"], row["mode"])))
+            lines = [f"- {words(row)}, batch {row['batch']}: {row['reason']}" for row in left]
             parts.append("Left out:\n\n" + "\n".join(lines))
         return "\n\n".join(part.strip() for part in parts if part)
 
@@ -254,19 +257,19 @@ def kernels(device, rows):
                 lines.append([variant, str(batch), *[""] * 5])
                 continue
             commits |= found["commits"]
-            lines.append([variant, str(batch), str(found["layers"]), f"{found['mean']:.2f}×", f"{found['smallest']:.2f}×",
-                          str(found["slow"]), f"{100 * found['of_floor']:.0f} %"])
+            lines.append([variant, str(batch), str(found["layers"]), f"{found['mean']:.2f}×",
+                          f"{found['smallest']:.2f}×", str(found["slow"]), f"{100 * found['of_floor']:.0f} %"])
     titles = ["variant", "batch", "layers", "geometric mean", "smallest", "below 0.8×", "floors over ours"]
     parts = [f"### {device}: our convolutions beside the libraries'",
-             "Of each distinct layer the best of our kernels and the best of cuDNN's and cuBLASLt's, timed by itself with its "
-             "tensors in device memory: the libraries' time over ours, so that above 1 ours is faster."
+             "Of each distinct layer the best of our kernels and the best of cuDNN's and cuBLASLt's, timed by itself "
+             "with its tensors in device memory: the libraries' time over ours, so that above 1 ours is faster."
              + (f" Commit {', '.join(sorted(commits))}." if commits else ""),
              table(titles, lines, 6)]
     if missing:
         variants = ",".join(dict.fromkeys(variant for variant, _ in missing))
         batches = ",".join(map(str, sorted({batch for _, batch in missing})))
-        parts.append(f"Empty cells have not been run. `build/layer-bench --variants {variants} --batch {batches} --json F && "
-                     "bench/layer_results.py bench/results F` fills them.")
+        parts.append(f"Empty cells have not been run. `build/layer-bench --variants {variants} --batch {batches} "
+                     "--json F && bench/layer_results.py bench/results F` fills them.")
     return "\n\n".join(parts)
 
 

@@ -14,7 +14,8 @@ Prints for every kernel and architecture:
 
 and as a test (https://testanything.org) whether a kernel spills, whether the convolutions use the tensor cores, and
 whether they do so without detours that the compiler takes when it sees too little: TMA copies that are retried, and
-products of warpgroups that wait for each other. It needs cuobjdump and nvdisasm: $CUOBJDUMP, or on the path, in the CUDA toolkit, or where .ci/setup puts them.
+products of warpgroups that wait for each other. It needs cuobjdump and nvdisasm: $CUOBJDUMP, or on the path, in the
+CUDA toolkit, or where .ci/setup puts them.
 """
 
 import concurrent.futures
@@ -161,7 +162,8 @@ def main():
     if cuobjdump:
         objects = {path.stem: f"{sys.argv[1]}/obj/kernels/{path.name}.o" for path in sorted(ROOT.glob("kernels/*.cu"))}
         with concurrent.futures.ThreadPoolExecutor(os.cpu_count()) as pool:
-            texts = pool.map(lambda path: run(cuobjdump, "--dump-resource-usage", "--dump-sass", path), objects.values())
+            dump = lambda path: run(cuobjdump, "--dump-resource-usage", "--dump-sass", path)
+            texts = pool.map(dump, objects.values())
             kernels = [(source, kernel) for source, text in zip(objects, texts) for kernel in parse(text)]
         names = readable(sorted({kernel.name for _, kernel in kernels}))
         print(" code registers shared spills  HMMA HGMMA   loop retried  kernel")
@@ -175,10 +177,11 @@ def main():
             cost, retried = kernel.loop_cost(), kernel.retried_copies()
             print(f"{len(kernel.code):5} {kernel.registers:9} {kernel.shared:6} {spills:6} {hmma:5} {hgmma:5} "
                   f"{'' if cost is None else format(cost, '.1f'):>6} {retried or '':>7}  {label}")
+    skipped = "" if cuobjdump else " # SKIP cuobjdump and nvdisasm are not installed"
     for number, (test, found) in enumerate(faults.items(), 1):
         for fault in found:
             print(f"# {fault}")
-        print(f"{'not ok' if found else 'ok'} {number} - {test}" + ("" if cuobjdump else " # SKIP cuobjdump and nvdisasm are not installed"))
+        print(f"{'not ok' if found else 'ok'} {number} - {test}{skipped}")
     print(f"1..{len(faults)}")
     return 1 if any(faults.values()) else 0
 

@@ -91,6 +91,11 @@ def test_summary_is_over_all_runs():
     assert reports.summary([1.0], 1)["drift"] is None
 
 
+def place_of(report, **facts):
+    """Of the first entry with these."""
+    return next(i for i, entry in enumerate(report["entries"]) if facts.items() <= entry.items())
+
+
 def alone(report, index, **changes):
     """A report of one entry that was not measured beside peers."""
     newer = copy.deepcopy(report)
@@ -102,21 +107,21 @@ def alone(report, index, **changes):
 def test_newer_figures_replace_older_ones():
     report = example()
     count = len(report["entries"])
-    peer = next(i for i, entry in enumerate(report["entries"]) if entry["engine"] == "torch")
+    peer = place_of(report, engine="torch")
     reports.join(report, alone(report, peer, median_ms=0.5))
     assert len(report["entries"]) == count and report["entries"][peer]["median_ms"] == 0.5
 
 
 def test_figures_beside_peers_stay():
     report = example()
-    beside = next(i for i, e in enumerate(report["entries"]) if e["engine"] == "damoyolo" and e["mode"] == "reduce-overhead")
+    beside = place_of(report, engine="damoyolo", mode="reduce-overhead")
     reports.join(report, alone(report, beside, median_ms=0.5))
     assert report["entries"][beside]["median_ms"] != 0.5
 
 
 def test_stages_join_what_was_measured_beside_peers():
     report = example()
-    beside = next(i for i, e in enumerate(report["entries"]) if e["engine"] == "damoyolo" and e["mode"] == "reduce-overhead")
+    beside = place_of(report, engine="damoyolo", mode="reduce-overhead")
     stages = dict.fromkeys(("decode_ms", "copy_ms", "preprocess_ms", "network_ms", "postprocess_ms"), 1.0)
     reports.join(report, alone(report, beside, median_ms=0.5, stages=stages))
     assert report["entries"][beside]["median_ms"] != 0.5 and report["entries"][beside]["stages"] == stages
@@ -163,7 +168,8 @@ def test_cells_without_a_run_are_empty_and_name_the_command():
     gone = [e for e in report["entries"] if (e["precision"], e["mode"], e["batch"]) == ("bf16", "max-autotune", 32)]
     report["entries"] = [entry for entry in report["entries"] if entry not in gone]
     text = tables.Device(report, ("S", "640x640")).text()
-    row = next(line for line in text.splitlines() if line.startswith("| PyTorch | bf16 | torch.compile, max-autotune |"))
+    begin = "| PyTorch | bf16 | torch.compile, max-autotune |"
+    row = next(line for line in text.splitlines() if line.startswith(begin))
     assert row.split("|")[6].strip() == "" and row.split("|")[5].strip() != "", row
     assert "--precision bf16 --batch 32`" in text
     assert "Empty cells" not in tables.Device(example(), ("S", "640x640")).text()
@@ -188,17 +194,19 @@ def timed_layers(own_us=(10.0, 40.0), batch=1, **changes):
         candidates = [{"kernel": "own:sm90:a", "us": 2 * own}, {"kernel": "own:sm90:b", "us": own},
                       {"kernel": "cudnn:conv:1", "us": 20.0}, {"kernel": "cudnn:conv:2", "error": "no"}]
         candidates = [{**candidate, "predicted_us": 1.0} for candidate in candidates]
-        layers.append({"layer": f"layer {i}", "batch": batch, "variants": {"S": 1 + i, "T": 1}, "flops": 1.0, "bytes": 1.0,
-                       "floor_us": 5.0, "candidates": candidates})
-    measured = {"device": "Example GPU 1", "commit": "abc", "libraries": ["cuDNN 9"], "caches": "rotated", "overlap": False}
-    return measured | {"ceilings": {"copy_gbs": 3000.0, "bf16_tflops": 800.0}, "layers": layers} | changes
+        layer = {"layer": f"layer {i}", "batch": batch, "variants": {"S": 1 + i, "T": 1}, "flops": 1.0, "bytes": 1.0}
+        layers.append(layer | {"floor_us": 5.0, "candidates": candidates})
+    measured = {"device": "Example GPU 1", "commit": "abc", "libraries": ["cuDNN 9"]}
+    measured |= {"caches": "rotated", "overlap": False, "ceilings": {"copy_gbs": 3000.0, "bf16_tflops": 800.0}}
+    return measured | {"layers": layers} | changes
 
 
 def test_layers_are_joined_by_shape_and_batch():
     with tempfile.TemporaryDirectory() as folder:
         path = layer_results.path_of("Example GPU 1", folder)
         assert layer_results.read(path) == []
-        for measured in (timed_layers(), timed_layers(batch=8), timed_layers(caches="warm"), timed_layers((5.0,), commit="def")):
+        newer = timed_layers((5.0,), commit="def")
+        for measured in (timed_layers(), timed_layers(batch=8), timed_layers(caches="warm"), newer):
             layer_results.join(path, measured)
         rows = layer_results.read(path)
         assert path == pathlib.Path(folder) / "layers/example-gpu-1.json" and len(rows) == 6
@@ -236,7 +244,8 @@ def test_plots_are_drawn_from_a_report():
             sys.argv = ["plot", str(path), "--out", folder]
             plot.main()
             names = sorted(file.name for file in pathlib.Path(folder).glob("*.svg"))
-            assert names == [f"example-{name}.svg" for name in ("accuracy", "s-640x640-latency", "s-640x640-layers", "s-640x640-throughput")]
+            of_a_model = [f"example-s-640x640-{name}.svg" for name in ("latency", "layers", "throughput")]
+            assert names == ["example-accuracy.svg"] + of_a_model
             for name in names:
                 root = xml.etree.ElementTree.parse(f"{folder}/{name}").getroot()
                 width, height = (float(root.get(side)) for side in ("width", "height"))
@@ -282,7 +291,8 @@ arch = sm_90a
 
 def test_machine_code_is_read():
     copy, empty = sass_report.parse(SASS)
-    assert (copy.architecture, copy.name, copy.registers, copy.shared, len(copy.code)) == ("90a", "_Z4copyv", 40, 1024, 13)
+    assert (copy.architecture, copy.name) == ("90a", "_Z4copyv")
+    assert (copy.registers, copy.shared, len(copy.code)) == (40, 1024, 13)
     assert copy.addresses("HGMMA") == [0x60, 0x70]
     assert copy.loop_cost() == 5 / 2 and empty.loop_cost() is None  # the inner of two loops, 0x50 to 0x90
     assert copy.retried_copies() == 1 and empty.retried_copies() == 0
@@ -301,7 +311,8 @@ def test_faults_of_machine_code_are_named():
     assert sass_report.detour_faults("conv_sm90", copy)[0] == "a step waits 2 times for products"
     assert sass_report.detour_faults("conv_sm90", empty) == []
     empty.architecture = "75"
-    assert sass_report.tensor_core_faults("conv_sm80", empty) == sass_report.tensor_core_faults("conv_sm90", empty) == []
+    for source in ("conv_sm80", "conv_sm90"):
+        assert sass_report.tensor_core_faults(source, empty) == []
 
 
 def main():

@@ -34,7 +34,8 @@ def main():
         with tempfile.TemporaryDirectory() as folder:
             checkpoint, weights = f"{folder}/training.safetensors", f"{folder}/weights.safetensors"
             subprocess.run([build / "golden-checkpoint", golden.stem, checkpoint], check=True)
-            subprocess.run([build / "damoyolo", "import", checkpoint, "-o", weights], check=True, stdout=subprocess.DEVNULL)
+            subprocess.run([build / "damoyolo", "import", checkpoint, "-o", weights], check=True,
+                           stdout=subprocess.DEVNULL)
             model = damo_yolo.load(weights, SIZE)
         with torch.inference_mode():
             scores, boxes = model(images)
