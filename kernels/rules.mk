@@ -10,6 +10,7 @@
 #                              bench/layers on the GPU; needs the libraries' headers
 #   $(BUILD)/kernel_tests_gpu  tests/kernels on the GPU
 #   $(BUILD)/layer-bench       times the layers of bench/layers on the GPU
+#   $(BUILD)/plan-survey       counts what a GPU would run, without one
 #   gpu-programs, gpu-check    builds, and runs, every test that needs a GPU
 #   gpu-bundle                 those programs for a GPU machine that has a clone but can build nothing
 #
@@ -105,10 +106,12 @@ LAYER_OBJECTS     := $(call objects,bench/layers/layer_check.cpp bench/layers/la
 $(BUILD)/cuda_tests: $(call objects,tests/main.cpp $(CUDA_TEST_SOURCES)) $(LAYER_OBJECTS) $(BUILD)/libdamoyolo.a
 	$(CXX) $(LDFLAGS) -o $@ $^ $(LDLIBS)
 
-bench: $(BUILD)/layer-bench
+bench: $(BUILD)/layer-bench $(BUILD)/plan-survey
 $(BUILD)/layer-bench: $(call objects,bench/layer_bench.cpp) $(LAYER_OBJECTS) $(BUILD)/libdamoyolo.a
+$(BUILD)/plan-survey: $(call objects,bench/plan_survey.cpp) $(LAYER_OBJECTS) $(BUILD)/libdamoyolo.a
+$(BUILD)/layer-bench $(BUILD)/plan-survey:
 	$(CXX) $(LDFLAGS) -o $@ $^ $(LDLIBS)
-$(call objects,bench/layer_bench.cpp) $(LAYER_OBJECTS): CPPFLAGS += $(CUDA_CPPFLAGS)
+$(call objects,bench/layer_bench.cpp bench/plan_survey.cpp) $(LAYER_OBJECTS): CPPFLAGS += $(CUDA_CPPFLAGS)
 
 $(KERNEL_OBJECTS) $(KERNEL_TEST_OBJECTS) $(call objects,$(CUDA_SOURCES)): CPPFLAGS += $(CUDA_CPPFLAGS)
 $(call objects,engine/cuda/own_convolution.cpp): CPPFLAGS += $(if $(filter 90a,$(CHOSEN_ARCHS)),,-DDAMOYOLO_WITHOUT_SM90A)

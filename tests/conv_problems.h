@@ -6,7 +6,6 @@
 
 namespace damoyolo::cuda {
 
-inline constexpr DeviceProperties kH100{90, 132, 1.98e9, 2.619e9, 5120, 50 << 20, 228 << 10};
 inline DeviceTraits h100() { return device_traits(kH100); }
 
 // 3×3 over a slice of the channels of a wider buffer, into another slice; BF16.

@@ -15,6 +15,9 @@ struct DeviceProperties {
   std::int64_t shared_bytes = 0;  // of one multiprocessor
 };
 
+// An H100 as it sits in servers (SXM5, 80 GB), for predictions where there is none.
+inline constexpr DeviceProperties kH100{90, 132, 1.98e9, 2.619e9, 5120, 50 << 20, 228 << 10};
+
 struct DeviceTraits {
   int compute_capability = 0;  // 10·major + minor
   int multiprocessors = 0;

@@ -1,0 +1,170 @@
+// What a GPU would run, counted without one: for every convolution in the plan of a variant, the kernel that would be
+// tried first, as cuDNN proposes for an H100 that is only described and as our heuristics rank our own.
+//   build/plan-survey --variants S,L --batch 1,32
+//
+// Times are predictions. What is counted is not: a library's kernel may need tensors copied in its workspace, and
+// leave a rest to our epilogue kernel, and each is a launch more.
+
+#include <fmt/format.h>
+#include <fmt/ranges.h>
+
+#include <CLI/CLI.hpp>
+#include <algorithm>
+#include <cstdio>
+#include <optional>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "bench/layers/layer_table.h"
+#include "engine/core/error.h"
+#include "engine/cuda/conv_methods.h"
+#include "engine/cuda/conv_problem.h"
+#include "engine/cuda/convolution.h"
+#include "engine/cuda/cudnn_convolution.h"
+#include "engine/cuda/described_device.h"
+#include "engine/cuda/plan.h"
+#include "engine/model/build.h"
+#include "engine/passes/passes.h"
+
+namespace {
+
+using namespace damoyolo;
+using namespace damoyolo::cuda;
+
+struct Options {
+  std::vector<std::string> variants{"S"};
+  std::vector<int> batches{1};
+  std::string precision = "bf16";
+  bool each = false;
+};
+
+struct Choice {
+  std::string name;
+  double seconds = 0;
+  bool copies = false, epilogue = false;
+};
+
+struct Totals {
+  int convolutions = 0, copies = 0, epilogues = 0;
+  std::vector<double> end;  // by step: when it is over, if every step begins as soon as it may
+
+  int launches(std::size_t steps) const { return static_cast<int>(steps) + copies + epilogues; }
+};
+
+// What a plan without autotuning takes from the libraries. cuBLASLt cannot be asked without a device; what it
+// documents to do, it is taken to do.
+std::optional<Choice> library_choice(const ConvProblem& problem, const Libraries& libraries) {
+  std::optional<Choice> best;
+  for (const ConvMethod& method : conv_methods(problem, {true, true, libraries.device})) {
+    Choice choice{describe(method.split), method.predicted_seconds, false, method.split.epilogue};
+    if (method.kind == ConvMethod::Kind::Depthwise) {
+      choice.name = "own:depthwise";
+    } else if (method.kind == ConvMethod::Kind::CublasLt) {
+      choice.name = "cublaslt:" + choice.name;
+    } else {
+      const auto configs = cudnn_configs(*libraries.cudnn, method.split);
+      const auto found = std::ranges::find(configs, false, [](const auto& config) { return config->compiled; });
+      if (found == configs.end()) continue;
+      const double copying = copy_seconds((*found)->workspace_bytes, libraries.device);
+      choice.name = (*found)->name;
+      choice.seconds += copying;
+      choice.copies = copying > 0;
+    }
+    if (!best || choice.seconds < best->seconds) best = choice;
+  }
+  return best;
+}
+
+std::optional<Choice> own_choice(const ConvProblem& problem, const Libraries& libraries) {
+  if (problem.groups > 1) return library_choice(problem, libraries);
+  const auto candidates = own_candidates(problem, libraries.device, 1);
+  if (candidates.empty()) return std::nullopt;
+  return Choice{candidates.front().name, candidates.front().predicted_seconds, false, false};
+}
+
+class Survey {
+ public:
+  explicit Survey(const Options& options)
+      : options_(options), type_(dtype_of(options.precision)), libraries_(libraries_for(kH100)) {
+    if (libraries_.cudnn == nullptr) throw Error("{}", fmt::join(libraries_.report, "; "));
+    fmt::print("{}\n{:<8}{:>6}  {:<10}{:>13}{:>10}{:>8}{:>11}{:>16}\n", fmt::join(libraries_.report, "\n"), "variant",
+               "batch", "kernels", "convolutions", "launches", "copies", "epilogues", "predicted us");
+  }
+
+  void run(const ModelSpec& spec, int batch) {
+    Graph graph = build_model(spec, batch, spec.input_height, spec.input_width).graph;
+    optimize(graph);
+    PlanOptions lowering;
+    lowering.activations = type_;
+    const Plan plan = lower(graph, lowering);
+    for (const bool own : {false, true}) {
+      if (own && type_ == DType::F32) continue;  // ours are for 16 bits
+      const Totals totals = count(graph, plan, own ? own_choice : library_choice);
+      fmt::print("{:<8}{:>6}  {:<10}{:>13}{:>10}{:>8}{:>11}{:>16.0f}\n", spec.variant, batch,
+                 own ? "own" : "libraries", totals.convolutions, totals.launches(plan.steps.size()), totals.copies,
+                 totals.epilogues, *std::ranges::max_element(totals.end) * 1e6);
+    }
+  }
+
+ private:
+  using Choose = std::optional<Choice>(const ConvProblem&, const Libraries&);
+  Totals count(const Graph& graph, const Plan& plan, Choose& choose) const {
+    Totals totals;
+    for (const Step& step : plan.steps) {
+      double begin = 0, seconds = kLaunchSeconds;
+      for (const int before : step.dependencies) begin = std::max(begin, totals.end[static_cast<std::size_t>(before)]);
+      if (step.kind == StepKind::Conv) {
+        const ConvProblem problem = conv_problem(graph, step, false);
+        const std::string& node = graph.nodes[static_cast<std::size_t>(step.node)].name;
+        const std::optional<Choice> choice = choose(problem, libraries_);
+        if (!choice) throw Error("{}: nothing computes it", node);
+        if (options_.each)
+          fmt::print("  {:<34} {:<64} {}{}{} {:.1f} us\n", node, describe(problem), choice->name,
+                     choice->copies ? ", copies" : "", choice->epilogue ? ", epilogue" : "", choice->seconds * 1e6);
+        ++totals.convolutions;
+        totals.copies += choice->copies;
+        totals.epilogues += choice->epilogue;
+        seconds = choice->seconds;
+      } else {
+        seconds += static_cast<double>(bytes_moved(step, graph)) / libraries_.device.bytes_per_second;
+      }
+      totals.end.push_back(begin + seconds);
+    }
+    return totals;
+  }
+
+  static DType dtype_of(const std::string& precision) {
+    return precision == "fp32" ? DType::F32 : precision == "fp16" ? DType::F16 : DType::BF16;
+  }
+
+  Options options_;
+  DType type_;
+  Libraries libraries_;
+};
+
+}  // namespace
+
+int main(int argc, char** argv) {
+  Options options;
+  CLI::App app("Counts what a GPU would run for DAMO-YOLO, on an H100 that need not be here");
+  app.add_option("--variants", options.variants, "Whose plans")->delimiter(',')->capture_default_str();
+  app.add_option("--batch", options.batches, "Images")
+      ->delimiter(',')
+      ->check(CLI::Range(1, 32))
+      ->capture_default_str();
+  app.add_option("--precision", options.precision, "Of weights and activations")
+      ->check(CLI::IsMember({"bf16", "fp16", "fp32"}))
+      ->capture_default_str();
+  app.add_flag("--each", options.each, "Every convolution and its kernel");
+  CLI11_PARSE(app, argc, argv);
+  try {
+    Survey survey(options);
+    for (const std::string& variant : options.variants)
+      for (const int batch : options.batches) survey.run(released_variant(variant), batch);
+    return 0;
+  } catch (const std::exception& error) {
+    fmt::print(stderr, "plan-survey: {}\n", error.what());
+    return 1;
+  }
+}
