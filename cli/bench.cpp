@@ -125,13 +125,13 @@ class Tables {
 
   void print_network() const {
     Table network = table({"median ms", "min ms", "p95 ms", "p99 ms", "spread", "drift", "runs", "images/s",
-                           "ms/image", "memory MB", "plan s", "first result s"});
+                           "ms/image", "memory MB", "plan s", "warm start s"});
     for (const Entry& entry : report_.entries) {
       if (entry.end_to_end) continue;
       std::vector<std::string> cells = times_of(entry);
       cells.push_back(three_digits(static_cast<double>(entry.memory_bytes) / 1e6));
       cells.push_back(three_digits(entry.plan_seconds));
-      cells.push_back(three_digits(entry.first_result_seconds));
+      cells.push_back(three_digits(entry.warm_start_seconds));
       add_row(network, entry.workload, std::move(cells));
     }
     print(
@@ -140,8 +140,10 @@ class Tables {
         "Not in it: reading, decoding and resizing pictures, copies to and from the device, threshold, suppression.\n"
         "Spread: third quartile less first quartile. Drift: between the medians of the first and the second half of\n"
         "the runs; \"!\" marks more than 3 %, which is not to be relied on. Memory: what it adds to the device's. "
-        "First\n"
-        "result: from the weights on disk, once the libraries are loaded; plan: the part of it that builds the plan.");
+        "Warm\n"
+        "start: from the weights on disk to the first result, once the libraries are loaded; plan: the part of it "
+        "that\n"
+        "builds the plan.");
   }
 
   void print_end_to_end() const {

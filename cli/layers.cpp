@@ -12,6 +12,7 @@
 #include <vector>
 
 #include "cli/command.h"
+#include "cli/comparison.h"
 #include "cli/measure.h"
 #include "cli/options.h"
 #include "cli/report.h"
@@ -28,6 +29,7 @@ struct LayersOptions {
   std::string weights, json, sort = "order";
   std::vector<std::string> compare;
   int repetitions = 20;
+  double compare_seconds = 60;
   bool markdown = false;
 };
 
@@ -45,7 +47,7 @@ Profile profile(Detector& detector, const LayersOptions& options) {
   const int batch = options.detector.max_batch;
   Profile result;
   result.workload = workload_of(detector.model(), detector.device(), options.detector);
-  result.steps = detector.profile({batch, options.repetitions, kernels_of(options.compare)});
+  result.steps = detector.profile({batch, options.repetitions, kernels_of(options.compare), options.compare_seconds});
   result.run_seconds = median(detector.time_network(batch, options.repetitions).alone);
   return result;
 }
@@ -65,7 +67,6 @@ struct Sum {
   }
 };
 
-std::string microseconds(double seconds) { return fmt::format("{:.1f}", 1e6 * seconds); }
 std::string percent(double part) { return fmt::format("{:.1f}", 100 * part); }
 
 std::vector<Column> with_figures(std::vector<Column> columns, bool counts) {
@@ -120,19 +121,6 @@ class Tables {
     return table;
   }
 
-  // The kernel of the plan first, then the others; a row each.
-  Table candidates() const {
-    Table table{{{"node", false}, {"µs"}, {"to the plan's"}, {"kernel", false}}, {}};
-    for (const StepTime& step : profile_.steps) {
-      if (step.candidates.empty()) continue;
-      table.rows.push_back({step.node, microseconds(step.seconds), "", step.kernel});
-      for (const KernelTime& other : step.candidates)
-        table.rows.push_back(
-            {"", microseconds(other.seconds), fmt::format("{:.2f}x", other.seconds / step.seconds), other.kernel});
-    }
-    return table;
-  }
-
  private:
   static std::string shape_text(const Shape& shape) {
     return shape.elements() > 0 ? fmt::format("{}x{}x{}x{}", shape.n, shape.h, shape.w, shape.c) : "";
@@ -167,12 +155,7 @@ int layers(const LayersOptions& options, Console& console) {
              "device\ncan do at best; roofline: the floor as a part of the time.\n",
              1e3 * measured.sum_seconds(), 1e3 * measured.run_seconds,
              100 * measured.sum_seconds() / measured.run_seconds);
-  if (!options.compare.empty()) {
-    const Table candidates = tables.candidates();
-    fmt::print(console.out, "\n{}\n",
-               candidates.rows.empty() ? "Nothing to compare: each step has one kernel here."
-                                       : to_text(candidates, options.markdown));
-  }
+  if (!options.compare.empty()) fmt::print(console.out, "\n{}", comparison_text(measured, options.markdown));
   if (!options.json.empty()) {
     write_json(report, options.json);
     fmt::print(console.out, "wrote {}\n", options.json);
@@ -190,9 +173,16 @@ Action add_layers(CLI::App& command) {
   add_size_option(command, options->detector);
   allow_only(*command.add_option("--sort", options->sort, "By time, or as they run"), {"time", "order"})
       ->capture_default_str();
-  CLI::Option* compare =
-      command.add_option("--compare", options->compare, "On a GPU: time these kernels, too: own, library, all");
+  CLI::Option* compare = command.add_option(
+      "--compare", options->compare,
+      "On a GPU: time these kernels, too: own, library, all; with --mode max-autotune all that the libraries have");
   allow_list(*compare, {"own", "library", "all"});
+  command
+      .add_option("--seconds", options->compare_seconds, "That --compare may take, an equal part for each convolution")
+      ->type_name("SECONDS")
+      ->check(CLI::Range(0.001, 86400.0).description(""))
+      ->needs(compare)
+      ->capture_default_str();
   CLI::Option* repetitions = command.add_option("--runs", options->repetitions, "Of each step");
   allow_range(*repetitions, 1, 100000)->capture_default_str();
   add_report_options(command, options->json, options->markdown);

@@ -31,7 +31,7 @@ struct EndToEndRun {
 };
 
 struct StartUp {
-  double plan_seconds = 0, first_result_seconds = 0;
+  double plan_seconds = 0, warm_start_seconds = 0;
   std::int64_t memory_bytes = 0;
 };
 
@@ -79,7 +79,7 @@ Lane start(const std::string& weights, const DetectorOptions& options, Pictures&
   lane.start_up.plan_seconds = plan.seconds();
   if (!on_gpu(lane.detector->device())) require_memory(lane.detector->memory_bytes());
   lane.detector->detect(std::vector<ImageView>(images.begin(), images.end()));
-  lane.start_up.first_result_seconds = watch.seconds();
+  lane.start_up.warm_start_seconds = watch.seconds();
 
   lane.workload = workload_of(lane.detector->model(), lane.detector->device(), options);
   lane.start_up.memory_bytes = lane.detector->memory_bytes();
@@ -93,7 +93,7 @@ std::optional<double> cold_start(const MeasureOptions& options, Pictures& pictur
   DetectorOptions single = options.combinations.front();
   single.max_batch = 1;
   try {
-    return start(options.weights, single, pictures).start_up.first_result_seconds;
+    return start(options.weights, single, pictures).start_up.warm_start_seconds;
   } catch (const Error&) {
     return std::nullopt;  // its combination says why
   }
@@ -165,7 +165,7 @@ void attempt(Lane& lane, const std::function<void()>& work) {
 void add_entries(const Lane& lane, std::vector<Entry>& entries) {
   const auto add = [&](const std::vector<double>& milliseconds, bool end_to_end) {
     entries.push_back({lane.workload, end_to_end, summarize(milliseconds), lane.start_up.memory_bytes,
-                       lane.start_up.first_result_seconds, lane.start_up.plan_seconds,
+                       lane.start_up.warm_start_seconds, lane.start_up.plan_seconds,
                        end_to_end ? lane.stages : std::nullopt});
   };
   std::vector<double> network, end_to_end;

@@ -72,7 +72,7 @@ Json json_of(const Entry& entry) {
   json["us_per_image"] = rounded(entry.us_per_image());
   json["device_memory_mb"] = rounded(static_cast<double>(entry.memory_bytes) / 1e6);
   json["first_result_s"] = Json();  // from a process of its own: bench/compare.py
-  json["warm_start_s"] = rounded(entry.first_result_seconds);
+  json["warm_start_s"] = rounded(entry.warm_start_seconds);
   json["plan_s"] = rounded(entry.plan_seconds);
   if (entry.stages) json["stages"] = json_of(*entry.stages);
   return json;
@@ -94,6 +94,7 @@ Json json_of(const StepTime& step, const std::string& precision, const Ceilings&
             {"floor_us", floor ? Json(rounded(1e6 * *floor)) : Json()}};
   for (const KernelTime& other : step.candidates)
     json["alternatives"].push_back({{"kernel", other.kernel}, {"time_us", rounded(1e6 * other.seconds)}});
+  if (step.without_turn > 0) json["without_turn"] = step.without_turn;
   return json;
 }
 

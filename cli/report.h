@@ -33,7 +33,7 @@ struct Entry {
   bool end_to_end = false;
   Statistics milliseconds;  // of a batch
   std::int64_t memory_bytes = 0;
-  double first_result_seconds = 0, plan_seconds = 0;
+  double warm_start_seconds = 0, plan_seconds = 0;
   std::optional<Stages> stages;
 
   double us_per_image() const { return 1000 * milliseconds.median / workload.batch; }

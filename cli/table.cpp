@@ -48,4 +48,6 @@ std::string three_digits(double value) {
   return fmt::format("{:.{}f}", value, std::clamp(3 - before, 0, 6));
 }
 
+std::string microseconds(double seconds) { return fmt::format("{:.1f}", 1e6 * seconds); }
+
 }  // namespace damoyolo::cli

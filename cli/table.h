@@ -21,4 +21,7 @@ std::string to_text(const Table& table, bool markdown);
 // With three significant digits and never an exponent: "0.0123", "1.23", "12.3", "1230".
 std::string three_digits(double value);
 
+// In µs, with one digit behind the point.
+std::string microseconds(double seconds);
+
 }  // namespace damoyolo::cli

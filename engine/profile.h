@@ -27,6 +27,7 @@ struct StepTime {
   int stream = 0;                               // GPU: of the whole network's run
   double seconds = 0;
   std::vector<KernelTime> candidates;  // what else can compute it, when that was asked for; the fastest first
+  std::size_t without_turn = 0;        // of these, that there was no time for
 };
 
 struct ProfileOptions {
@@ -34,6 +35,9 @@ struct ProfileOptions {
   int repetitions = 20;
   // GPU: also time every candidate for a convolution whose name begins with one of these ("own", "cudnn", "cublaslt").
   std::vector<std::string> compare = {};
+  // That all these may take together, each convolution an equal part of it, the best by prediction first: a library
+  // proposes a hundred for one convolution, and needs a second to compile some.
+  double compare_seconds = 60;
   // GPU: the plan of detect(), whose first step resizes images and whose last one suppresses boxes, in place of the
   // one that time_network() runs. A CPU does that outside of its plan.
   bool detecting = false;

@@ -10,6 +10,8 @@
 #include <string>
 #include <vector>
 
+#include "cli/comparison.h"
+#include "cli/report.h"
 #include "cli/roofline.h"
 #include "cli/statistics.h"
 #include "cli/table.h"
@@ -210,6 +212,38 @@ TEST_CASE("bench: what cannot be run is left out, and fails only when nothing is
   CHECK(contains(none.err, "none of 1 combination could be measured"));
   CHECK(test::run({"bench", "-w", kWeights, "--device", "cpu", "--images", "no-such.png"}).code == 1);
   CHECK(test::run({"layers", "-w", "no-such.safetensors"}).code == 1);
+}
+
+TEST_CASE("layers: other kernels stand below the plan's, and what had no turn is said") {
+  Profile profile;
+  CHECK(comparison_text(profile, false) == "Nothing to compare: each step has one kernel here.\n");
+  profile.workload = {"T", "64x64", "bf16", "max-autotune", 1};
+  StepTime alone, step;
+  alone.node = "input";
+  step.node = "head.0";
+  step.kernel = "own:a";
+  step.seconds = 2e-6;
+  step.candidates = {{"cudnn:b", 3e-6}};
+  profile.steps = {alone, step};
+  const std::string complete =
+      "node     µs  to the plan's  kernel\n"
+      "head.0  2.0                 own:a\n"
+      "        3.0          1.50x  cudnn:b\n";
+  CHECK(comparison_text(profile, false) == complete);
+  profile.steps[1].without_turn = 4;
+  CHECK(comparison_text(profile, false) == complete +
+                                               "                            4 not timed\n"
+                                               "There was no time for 4 of 5 kernels: --seconds gives more.\n");
+
+  const test::TemporaryFolder folder;
+  const std::string path = folder.file("report.json");
+  Report report;
+  report.profiles = {profile};
+  write_json(report, path);
+  const json written = read_json(path);
+  CHECK(schema_errors(written, read_json("bench/report.schema.json")).empty());
+  CHECK(written["layers"][0]["steps"][1]["without_turn"] == 4);
+  CHECK_FALSE(written["layers"][0]["steps"][0].contains("without_turn"));
 }
 
 TEST_CASE("layers: every step of the plan, with totals that add up") {

@@ -190,7 +190,7 @@ class CudaBackend : public Backend {
         return candidates;
       };
     Network& network = options.detecting ? detecting_noise(options.batch) : forwarding_noise(options.batch);
-    return network.profile(options.repetitions, lookup(), asked);
+    return network.profile(options.repetitions, lookup(), asked, options.compare_seconds);
   }
 
   RunTimes time_network(int batch, int runs) override { return forwarding_noise(batch).time(runs); }

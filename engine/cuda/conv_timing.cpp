@@ -89,9 +89,11 @@ std::vector<CandidateTime> time_candidates(Runtime& runtime, StreamHandle stream
   std::vector<CandidateTime> times;
   double least = std::numeric_limits<double>::infinity();
   for (const ConvCandidate& candidate : candidates) {
-    CandidateTime& time = times.emplace_back(CandidateTime{candidate.name, 0, ""});
+    CandidateTime& time = times.emplace_back();
+    time.name = candidate.name;
     if (std::chrono::steady_clock::now() >= options.deadline) {
       time.error = "there was no time left for it";
+      time.had_turn = false;
       continue;
     }
     try {

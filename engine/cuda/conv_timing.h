@@ -15,8 +15,9 @@ namespace damoyolo::cuda {
 
 struct CandidateTime {
   std::string name;
-  double seconds = 0;  // of one run, when it was timed
-  std::string error;   // why it was not; empty when it was
+  double seconds = 0;    // of one run, when it was timed
+  std::string error;     // why it was not; empty when it was
+  bool had_turn = true;  // before the deadline
 };
 
 // Runs follow each other as in a network, see least_seconds(). Weights, as in a network that fits, are in the

@@ -64,18 +64,21 @@ std::unique_ptr<ConvKernel> named(const std::string& name, const std::vector<Con
   return nullptr;
 }
 
+std::vector<ConvCandidate> in_turn(std::vector<ConvCandidate> candidates) {
+  std::ranges::stable_sort(candidates, {}, [](const ConvCandidate& candidate) {
+    return std::pair(candidate.compiled, candidate.predicted_seconds);
+  });
+  return candidates;
+}
+
 std::unique_ptr<ConvKernel> measured_best(Runtime& runtime, StreamHandle stream, const std::string& node,
                                           const ConvProblem& problem, const std::vector<ConvCandidate>& candidates,
                                           const ConvWeights& weights, std::chrono::steady_clock::time_point deadline) {
   if (candidates.size() == 1) return predicted_best(node, candidates, weights);
-  std::vector<ConvCandidate> in_turn = candidates;
-  std::ranges::stable_sort(in_turn, {}, [](const ConvCandidate& candidate) {
-    return std::pair(candidate.compiled, candidate.predicted_seconds);
-  });
   TimingOptions timing;
   timing.deadline = deadline;
   std::unique_ptr<ConvKernel> best;
-  time_candidates(runtime, stream, problem, in_turn, weights, timing, &best);
+  time_candidates(runtime, stream, problem, in_turn(candidates), weights, timing, &best);
   return best != nullptr ? std::move(best) : predicted_best(node, candidates, weights);
 }
 

@@ -3,6 +3,7 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <chrono>
 #include <utility>
 
 #include "engine/core/error.h"
@@ -254,8 +255,11 @@ StepTime Network::describe(std::size_t position) const {
   return result;
 }
 
-std::vector<StepTime> Network::profile(int repetitions, const TensorLookup& lookup,
-                                       const CandidateSource& candidates) {
+std::vector<StepTime> Network::profile(int repetitions, const TensorLookup& lookup, const CandidateSource& candidates,
+                                       double seconds) {
+  using Clock = std::chrono::steady_clock;
+  const auto end = Clock::now() + std::chrono::duration_cast<Clock::duration>(std::chrono::duration<double>(seconds));
+  auto left = std::ranges::count(plan_.steps, StepKind::Conv, &Step::kind);
   std::vector<StepTime> times;
   for (std::size_t i = 0; i < plan_.steps.size(); ++i) {
     const Step& step = plan_.steps[i];
@@ -264,9 +268,14 @@ std::vector<StepTime> Network::profile(int repetitions, const TensorLookup& look
                                  [&](std::size_t) { enqueue_step(i, {streams_[0]}); });
     if (step.kind == StepKind::Conv && candidates) {
       const ConvProblem problem = conv_problem(graph_, step, options_.allow_tf32);
-      for (const CandidateTime& candidate :
-           time_candidates(runtime_, streams_[0], problem, candidates(problem), weights_of(step, lookup)))
+      TimingOptions timing;
+      const auto now = Clock::now();
+      timing.deadline = now + (end - now) / left--;
+      for (const CandidateTime& candidate : time_candidates(
+               runtime_, streams_[0], problem, in_turn(candidates(problem)), weights_of(step, lookup), timing)) {
         if (candidate.error.empty()) time.candidates.push_back({candidate.name, candidate.seconds});
+        if (!candidate.had_turn) ++time.without_turn;
+      }
       std::ranges::stable_sort(time.candidates, {}, &KernelTime::seconds);
     }
     times.push_back(std::move(time));

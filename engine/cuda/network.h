@@ -73,8 +73,10 @@ class Network {
 
   // Every step by itself, in order, on what the input holds: the least mean of `repetitions` launches, captured
   // together so that no launch waits for the processor, and without overlap. `candidates`: more kernels to time for
-  // each convolution, in memory of their own; those that cannot be made are left out.
-  std::vector<StepTime> profile(int repetitions, const TensorLookup& lookup, const CandidateSource& candidates = {});
+  // each convolution, in memory of their own, for as long as `seconds` go, an equal part for each; those that cannot
+  // be made are left out.
+  std::vector<StepTime> profile(int repetitions, const TensorLookup& lookup, const CandidateSource& candidates = {},
+                                double seconds = 0);
   // Whole runs between input() and output().
   RunTimes time(int runs);
 

@@ -471,6 +471,7 @@ TEST_CASE("cuda backend: steps are timed by themselves, beside other kernels whe
     CHECK(step.out.n == 1);
     CHECK(step.flops > 0);
     CHECK(step.seconds == doctest::Approx(2));
+    CHECK(step.without_turn == 0);
     REQUIRE(step.candidates.size() == 2);
     CHECK(step.candidates[0].kernel == "own:fast");
     CHECK(step.candidates[1].kernel == "own:slow");
@@ -481,6 +482,11 @@ TEST_CASE("cuda backend: steps are timed by themselves, beside other kernels whe
   CHECK(times.back().node == "results");
   CHECK(times.back().kernel == "head_decode");
   CHECK(device.backend->profile({.batch = 1, .repetitions = 1})[1].candidates.empty());
+  for (const StepTime& step :
+       device.backend->profile({.batch = 1, .repetitions = 1, .compare = {"own"}, .compare_seconds = 0})) {
+    CHECK(step.candidates.empty());
+    CHECK(step.without_turn == (step.operation == "conv" ? 3 : 0));
+  }
   CHECK(device.runtime->live() == live);
 
   const auto detecting = device.backend->profile({.batch = 1, .repetitions = 1, .detecting = true});

@@ -76,6 +76,7 @@ TEST_CASE("every candidate has a time or a reason, and the fastest kernel is kep
   CHECK(times[0].name == "slow");
   CHECK(times[0].error.empty());
   CHECK(times[0].seconds == doctest::Approx(3 * times[3].seconds));
+  CHECK(times[1].had_turn);
   CHECK(times[1].error == "no engine supports this");
   CHECK(times[2].error == "it is wrong");
   CHECK_FALSE(trial.runs.contains("wrong"));
@@ -85,7 +86,9 @@ TEST_CASE("every candidate has a time or a reason, and the fastest kernel is kep
   CHECK(trial.runtime.live() == 0);
 
   options.deadline = {};
-  CHECK(trial.time({trial.candidate("late", 1)}, options).front().error == "there was no time left for it");
+  const CandidateTime late = trial.time({trial.candidate("late", 1)}, options).front();
+  CHECK_FALSE(late.had_turn);
+  CHECK(late.error == "there was no time left for it");
   CHECK(trial.time({trial.broken("broken")}, {}, &fastest).front().error == "no engine supports this");
   CHECK(fastest == nullptr);
 }
