@@ -4,11 +4,13 @@
 
 #include <CLI/CLI.hpp>
 #include <cstdint>
+#include <memory>
 #include <string>
 #include <string_view>
 #include <vector>
 
 #include "cli/command.h"
+#include "cli/options.h"
 #include "cli/text.h"
 #include "engine/device.h"
 
@@ -20,7 +22,7 @@ std::uintmax_t pages(int which) {
   return count > 0 && size > 0 ? static_cast<std::uintmax_t>(count) * static_cast<std::uintmax_t>(size) : 0;
 }
 
-int doctor(Console& console) {
+int doctor(const std::string& device, Console& console) {
   const auto row = [&console](std::string_view label, std::string_view text) {
     fmt::print(console.out, "{:<18}{}\n", label, text);
   };
@@ -35,12 +37,16 @@ int doctor(Console& console) {
   for (const std::string& gpu : describe_gpus()) row("GPU", gpu);
   if (const GpuList list = find_gpus(); !list.gpus.empty())
     for (const std::string& kernels : find_gpu_kernels(list.gpus.front()).report) row("convolutions", kernels);
-  row("auto chooses", choose_device("auto", Precision::Auto).reason);
+  row(device + " chooses", choose_device(device, Precision::Auto).reason);
   return 0;
 }
 
 }  // namespace
 
-Action add_doctor(CLI::App&) { return doctor; }
+Action add_doctor(CLI::App& command) {
+  const auto device = std::make_shared<std::string>("auto");
+  add_device_option(command, *device);
+  return [device](Console& console) { return doctor(*device, console); };
+}
 
 }  // namespace damoyolo::cli

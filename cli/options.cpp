@@ -68,11 +68,15 @@ CLI::Option* add_weights_option(CLI::App& command, std::string& path) {
   return command.add_option("-w,--weights", path, "Weights file, made by \"damoyolo import\"")->type_name("FILE");
 }
 
-void add_place_options(CLI::App& command, DetectorOptions& options) {
-  command.add_option("--device", options.device, "Where the network runs")
+void add_device_option(CLI::App& command, std::string& device) {
+  command.add_option("--device", device, "Where the network runs")
       ->type_name("auto|cpu|cuda|cuda:N")
       ->check(device_name())
       ->capture_default_str();
+}
+
+void add_place_options(CLI::App& command, DetectorOptions& options) {
+  add_device_option(command, options.device);
   const auto set_kept = [&options](const std::string& names) { options.keep_fp32 = split(names, ','); };
   command
       .add_option_function<std::string>(

@@ -19,7 +19,10 @@ CLI::Option* allow_range(CLI::Option& option, int least, int most);
 // -w: a weights file.
 CLI::Option* add_weights_option(CLI::App& command, std::string& path);
 
-// --device, --keep-fp32, --tf32, --kernels, --no-overlap, --threads.
+// --device.
+void add_device_option(CLI::App& command, std::string& device);
+
+// This, --keep-fp32, --tf32, --kernels, --no-overlap, --threads.
 void add_place_options(CLI::App& command, DetectorOptions& options);
 
 // These, and --precision, --mode, --warmup.

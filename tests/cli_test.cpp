@@ -107,6 +107,8 @@ TEST_CASE("cli: wrong usage exits with 2 and says what was wrong") {
       {{"layers", "-w", "w", "--sort", "size"}, "--sort: size"},
       {{"layers", "-w", "w", "--compare", "own,cublas"}, "--compare: cublas"},
       {{"layers", "-w", "w", "--runs", "0"}, "--runs"},
+      {{"layers", "-w", "w", "--seconds", "9"}, "--seconds requires --compare"},
+      {{"doctor", "--device", "gpu"}, "\"gpu\" is not auto, cpu, cuda or cuda:N"},
   };
   for (const Case& c : cases) {
     const Outcome outcome = run(c.arguments);
@@ -293,6 +295,17 @@ TEST_CASE("cli: graph counts the operations before and after the passes") {
   CHECK(plan.code == 0);
   CHECK(contains(plan.out, "batch 2"));
   CHECK(contains(plan.out, Detector(kWeights, {.precision = Precision::Fp32, .max_batch = 2}).plan_text(2)));
+}
+
+TEST_CASE("cli: doctor says what a device comes to, and fails when it is not there") {
+  const Outcome outcome = run({"doctor", "--device", "cuda:1000"});
+  CHECK(outcome.code == 1);
+  CHECK(contains(outcome.out, describe_cpu().name));
+  CHECK_FALSE(contains(outcome.out, "chooses"));
+  CHECK(outcome.err.starts_with("damoyolo: "));
+  const Outcome cpu = run({"doctor", "--device", "cpu"});
+  CHECK(cpu.code == 0);
+  CHECK(contains(cpu.out, "cpu chooses       cpu, as asked; "));
 }
 
 TEST_CASE("cli: doctor names the processor and what auto would choose") {
