@@ -134,7 +134,7 @@ FUZZ_LIB_SOURCES := $(filter engine/core/% weights/% %/image.cpp %/jpeg_markers.
 FUZZ_PROGRAMS    := $(patsubst tests/fuzz/%.cpp,$(BUILD)/fuzz/%,$(FUZZ_SOURCES))
 
 test:
-	.ci/setup tests
+	.ci/setup tests $(if $(NVCC),cuda)
 	$(MAKE) test-programs
 	tests/run.sh $(TEST_COMMANDS) $(SCRIPT_TESTS) 'tests/fuzz.sh "-runs=30000 -seed=1" $(FUZZ_PROGRAMS)'
 
