@@ -408,6 +408,15 @@ TEST_CASE("all that cuDNN's heuristics propose is offered where everything is to
   CHECK(cudnn.alive() == 0);
 }
 
+TEST_CASE("cuDNN is asked for the workspace of a configuration since it knows, 9.2") {
+  FakeCudnn cudnn;
+  cudnn.proposals = {{1, {}, {}, {}, 5000}};
+  const auto bytes = [&] { return cudnn_configs(*cudnn.library, split(slices(), 2)).front()->workspace_bytes; };
+  CHECK(bytes() == 5000);
+  cudnn.version = 90100;
+  CHECK(bytes() == 0);
+}
+
 TEST_CASE("what cuDNN does not support is not offered, and its failures are named") {
   FakeCudnn cudnn;
   cudnn.proposals = {{1, {}, {}, {}, 0}};

@@ -12,7 +12,7 @@
 #include <string>
 #include <vector>
 
-#include "engine/cuda/library.h"
+#include "engine/cuda/cudnn_descriptor.h"
 
 namespace damoyolo::cuda::test {
 
@@ -60,6 +60,7 @@ class FakeCudnn {
     current = this;
     library = std::make_unique<Cudnn>();
     CudnnFunctions& f = library->functions;
+    f.cudnnGetVersion = []() -> std::size_t { return current->version; };
     f.cudnnGetErrorString = [](cudnnStatus_t) { return "fake status"; };
     f.cudnnGetLastErrorString = [](char* message, std::size_t size) {
       std::strncpy(message, "fake reason", size - 1);
@@ -95,6 +96,7 @@ class FakeCudnn {
 
   std::unique_ptr<Cudnn> library;
   std::deque<FakeDescriptor> made;
+  std::size_t version = 91900;
   std::vector<FakeEngine> proposals, proposals_b, fallbacks;  // of the heuristics
   cudnnStatus_t graph_status = CUDNN_STATUS_SUCCESS;          // of finishing an operation graph
 
@@ -125,6 +127,7 @@ class FakeCudnn {
   cudnnStatus_t get(FakeDescriptor& from, cudnnBackendAttributeName_t name, cudnnBackendAttributeType_t type,
                     std::int64_t capacity, std::int64_t* count, void* elements) {
     const auto room = static_cast<std::size_t>(capacity);
+    if (name == kCudnnConfigWorkspace && version < 90200) return CUDNN_STATUS_BAD_PARAM;
     if (type == CUDNN_TYPE_BACKEND_DESCRIPTOR) {
       const std::vector<FakeDescriptor> parts = parts_of(from, name);
       const std::size_t filled = std::min(room, parts.size());
@@ -150,7 +153,7 @@ class FakeCudnn {
                                       : mode == CUDNN_HEUR_MODE_B ? proposals_b
                                                                   : fallbacks) {
         FakeDescriptor& config = part(CUDNN_BACKEND_ENGINECFG_DESCRIPTOR);
-        config.put(CUDNN_ATTR_ENGINECFG_WORKSPACE_SIZE, std::vector{engine.workspace_bytes});
+        config.put(kCudnnConfigWorkspace, std::vector{engine.workspace_bytes});
         config.put(CUDNN_ATTR_ENGINECFG_ENGINE, std::vector{&engine});
       }
       return parts;

@@ -258,7 +258,7 @@ std::shared_ptr<const CudnnGraph> build_cudnn_graph(const Cudnn& cudnn, const Co
 
 std::vector<std::shared_ptr<const CudnnConfig>> cudnn_configs(const Cudnn& cudnn, const ConvSplit& split,
                                                               Proposals proposals) {
-  const bool all = proposals == Proposals::All;
+  const bool all = proposals == Proposals::All, knows_workspace = cudnn.functions.cudnnGetVersion() >= 90200;
   std::vector<std::shared_ptr<const CudnnConfig>> configs;
   const auto graph = build_cudnn_graph(cudnn, split);
   if (!graph) return configs;
@@ -281,7 +281,7 @@ std::vector<std::shared_ptr<const CudnnConfig>> cudnn_configs(const Cudnn& cudnn
       const auto behaviour =
           engine.get_all<cudnnBackendBehaviorNote_t>(CUDNN_ATTR_ENGINE_BEHAVIOR_NOTE, CUDNN_BEHAVIOR_NOTE_TYPE_COUNT);
       const bool compiled = std::ranges::count(behaviour, CUDNN_BEHAVIOR_NOTE_RUNTIME_COMPILATION) > 0;
-      const auto workspace = compiled ? 0 : config.get<std::int64_t>(CUDNN_ATTR_ENGINECFG_WORKSPACE_SIZE);
+      const auto workspace = compiled || !knows_workspace ? 0 : config.get<std::int64_t>(kCudnnConfigWorkspace);
       configs.push_back(std::make_shared<const CudnnConfig>(
           CudnnConfig{graph, std::move(config), std::move(name), compiled, workspace}));
     }

@@ -30,9 +30,10 @@ std::shared_ptr<const CudnnGraph> build_cudnn_graph(const Cudnn& cudnn, const Co
 struct CudnnConfig {
   std::shared_ptr<const CudnnGraph> graph;
   CudnnDescriptor config;
-  std::string name;                  // "cudnn:conv+bias:38:2=3,13=1": the steps, the engine and its settings
-  bool compiled = false;             // by cuDNN, when the kernel is made, which takes it about a second
-  std::int64_t workspace_bytes = 0;  // as far as known before that: copies of tensors that the engine wants dense
+  std::string name;       // "cudnn:conv+bias:38:2=3,13=1": the steps, the engine and its settings
+  bool compiled = false;  // by cuDNN, when the kernel is made, which takes it about a second
+  // Copies of tensors that the engine wants dense, as far as known before the kernel is made; 0 before cuDNN 9.2.
+  std::int64_t workspace_bytes = 0;
 };
 
 // Best first: what heuristic A proposes, then the fallbacks; the first few of them, or all, with heuristic B's

@@ -42,8 +42,9 @@ inline constexpr auto kCudnnTypeOf<cudnnBackendNumericalNote_t> = CUDNN_TYPE_NUM
 template <>
 inline constexpr auto kCudnnTypeOf<cudnnBackendBehaviorNote_t> = CUDNN_TYPE_BEHAVIOR_NOTE;
 
-// What cuDNN has had since 9.8, which older headers do not name: a device that is described and not opened, and where
-// heuristics and plans take it.
+// What the headers of cuDNN 9.0 do not name. Since 9.2: how much workspace a configuration will take. Since 9.8: a
+// device that is described and not opened, and where heuristics and plans take it.
+inline constexpr auto kCudnnConfigWorkspace = static_cast<cudnnBackendAttributeName_t>(303);
 inline constexpr auto kCudnnDeviceDescriptor = static_cast<cudnnBackendDescriptorType_t>(38);
 inline constexpr auto kCudnnDeviceText = static_cast<cudnnBackendAttributeName_t>(2702);
 inline constexpr auto kCudnnHeuristicDevice = static_cast<cudnnBackendAttributeName_t>(204);
