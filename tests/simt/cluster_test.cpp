@@ -1,39 +1,15 @@
 // Clusters of blocks on the host: what they must do, and the faults they must report.
 #include <doctest/doctest.h>
-#include <hopper.h>
 
 #include <string>
 #include <vector>
 
-#include "kernels/launch.h"
-#include "kernels/numeric.cuh"
-#include "kernels/ptx_sm90.cuh"
-#include "kernels/tensor_map.h"
+#include "tests/simt/hopper_fixture.h"
 
 namespace damoyolo::kernels {
 namespace {
 
-using Kernel = void (*)(CUtensorMap, float*);
-
-struct Launch {
-  unsigned cluster = 2, threads = 32, clusters = 4;
-  float* out = nullptr;
-  CUtensorMap map{};
-};
-
-std::string run(Kernel kernel, const Launch& how = {}) {
-  try {
-    launch("test", kernel, {how.cluster * how.clusters, how.threads, 16 * 1024, how.cluster}, {}, how.map, how.out);
-  } catch (const std::exception& error) {
-    return error.what();
-  }
-  return "";
-}
-bool contains(const std::string& text, const char* part) { return text.find(part) != std::string::npos; }
-
-// A barrier and, behind it, room for a box or packets.
-std::uint32_t barrier() { return shared_address(dynamic_shared<std::uint64_t>()); }
-std::uint32_t room() { return (barrier() + 8 + 1023) / 1024 * 1024; }
+constexpr Launch kPairs{.clusters = 4, .cluster = 2};
 
 void cluster_barrier() {
   cluster_arrive();
@@ -102,8 +78,8 @@ __global__ void neighbour_kernel(CUtensorMap, float* out) {
 TEST_CASE("cluster: a missing wait shows") {
   constexpr std::size_t kThreads = 32;
   std::vector<float> with(8 * kThreads), without(8 * kThreads);
-  CHECK(run(neighbour_kernel<true>, {.out = with.data()}) == "");
-  CHECK(run(neighbour_kernel<false>, {.out = without.data()}) == "");
+  CHECK(run(neighbour_kernel<true>, {.clusters = 4, .cluster = 2, .out = with.data()}) == "");
+  CHECK(run(neighbour_kernel<false>, {.clusters = 4, .cluster = 2, .out = without.data()}) == "");
   std::size_t right = 0;
   for (std::size_t i = 0; i < with.size(); ++i) {
     const auto neighbour = static_cast<float>(1 - i / kThreads % 2);
@@ -130,7 +106,7 @@ __global__ void arrive_kernel(CUtensorMap, float* out) {
 
 TEST_CASE("cluster: threads arrive at another block's barrier") {
   std::vector<float> arrived(3 * 4 * 32);
-  CHECK(run(arrive_kernel, {.cluster = 3, .out = arrived.data()}) == "");
+  CHECK(run(arrive_kernel, {.clusters = 4, .cluster = 3, .out = arrived.data()}) == "");
   CHECK(arrived == std::vector<float>(arrived.size(), 1.0f));
 }
 
@@ -177,7 +153,7 @@ __global__ void multicast_kernel(CUtensorMap map, float* out) {
 TEST_CASE("cluster: a multicast copy comes to the blocks of its mask, and to no other") {
   const Rows rows;
   std::vector<float> seen(4 * 4);
-  CHECK(run(multicast_kernel, {.cluster = 4, .out = seen.data(), .map = rows.map()}) == "");
+  CHECK(run(multicast_kernel, {.clusters = 4, .cluster = 4, .map = rows.map(), .out = seen.data()}) == "");
   for (std::size_t block = 0; block < seen.size(); ++block) CHECK(seen[block] == (block % 2 ? 8 * 64 + 1 : 0xffff));
 }
 
@@ -208,11 +184,12 @@ __global__ void refill_kernel(CUtensorMap map, float* out) {
 TEST_CASE("cluster: filling another block's buffer before it has been read shows") {
   const Rows rows;
   std::vector<float> seen(8 * 2);
-  CHECK(run(refill_kernel<true>, {.out = seen.data(), .map = rows.map()}) == "");
+  CHECK(run(refill_kernel<true>, {.clusters = 4, .cluster = 2, .map = rows.map(), .out = seen.data()}) == "");
   for (std::size_t i = 0; i < seen.size(); ++i) CHECK(seen[i] == (i % 2 ? 8 * 64 + 1 : 1));
   int shown = 0;  // where copies come at once, which is in every other cluster
   for (int cluster = 0; cluster < 4; ++cluster)
-    if (run(refill_kernel<false>, {.clusters = 1, .out = seen.data(), .map = rows.map()}) != "" || seen[2] != 1)
+    if (run(refill_kernel<false>, {.clusters = 1, .cluster = 2, .map = rows.map(), .out = seen.data()}) != "" ||
+        seen[2] != 1)
       ++shown;
   CHECK(shown == 2);
 }
@@ -229,7 +206,7 @@ __global__ void half_elects_kernel(CUtensorMap, float*) {
 
 TEST_CASE("cluster: a warp elects one lane, always the same, but not always the first") {
   std::vector<float> elected(2 * 64);
-  CHECK(run(elect_kernel, {.cluster = 1, .threads = 64, .clusters = 2, .out = elected.data()}) == "");
+  CHECK(run(elect_kernel, {.threads = 64, .out = elected.data()}) == "");
   bool first_in_both = true;
   for (std::size_t warp = 0; warp < 4; ++warp) {
     int lanes = 0;
@@ -242,7 +219,7 @@ TEST_CASE("cluster: a warp elects one lane, always the same, but not always the 
     first_in_both = first_in_both && elected[warp * 32] > 0;
   }
   CHECK_FALSE(first_in_both);
-  CHECK(contains(run(half_elects_kernel), "the warp "));
+  CHECK(contains(run(half_elects_kernel, kPairs), "the warp "));
 }
 
 void send(std::uint32_t to, int rank) {
@@ -292,15 +269,16 @@ __global__ void late_arrival_kernel(CUtensorMap, float*) {
 
 TEST_CASE("cluster: uses of shared memory that a device would not define are reported") {
   const Rows rows;
-  CHECK(contains(run(no_first_barrier_kernel), "before a cluster barrier"));
-  CHECK(contains(run(no_last_barrier_kernel), "ended"));
-  CHECK(contains(run(late_copy_kernel, {.threads = 1, .map = rows.map()}), "ended"));
-  CHECK(contains(run(late_arrival_kernel), "a block ended before 1 arrivals"));
-  CHECK(contains(run(outside_kernel), "is of block 2 of a cluster of 2"));
-  CHECK(contains(run(outside_mask_kernel, {.threads = 1, .map = rows.map()}), "of which a cluster of 2 has not all"));
-  CHECK(contains(run(waits_elsewhere_kernel), "where only its own will do"));
-  CHECK(contains(run(misplaced_packet_kernel), "expected a multiple of 8 in the same block"));
-  CHECK(contains(run(split_packet_kernel), "expected a multiple of 8 in the same block"));
+  CHECK(contains(run(no_first_barrier_kernel, kPairs), "before a cluster barrier"));
+  CHECK(contains(run(no_last_barrier_kernel, kPairs), "ended"));
+  CHECK(contains(run(late_copy_kernel, {.threads = 1, .cluster = 2, .map = rows.map()}), "ended"));
+  CHECK(contains(run(late_arrival_kernel, kPairs), "a block ended before 1 arrivals"));
+  CHECK(contains(run(outside_kernel, kPairs), "is of block 2 of a cluster of 2"));
+  CHECK(contains(run(outside_mask_kernel, {.threads = 1, .cluster = 2, .map = rows.map()}),
+                 "of which a cluster of 2 has not all"));
+  CHECK(contains(run(waits_elsewhere_kernel, kPairs), "where only its own will do"));
+  CHECK(contains(run(misplaced_packet_kernel, kPairs), "expected a multiple of 8 in the same block"));
+  CHECK(contains(run(split_packet_kernel, kPairs), "expected a multiple of 8 in the same block"));
 }
 
 __global__ void one_block_does_not_arrive_kernel(CUtensorMap, float*) {
@@ -326,14 +304,14 @@ __global__ void ends_without_arrival_kernel(CUtensorMap, float*) {
 }
 
 TEST_CASE("cluster: a cluster barrier that not all reach is reported with both places") {
-  const std::string message = run(one_block_does_not_arrive_kernel);
+  const std::string message = run(one_block_does_not_arrive_kernel, kPairs);
   CHECK(contains(message, "in block (0, 0, 0) the cluster barrier at tests/simt/cluster_test.cpp:"));
   CHECK(
       contains(message, "is not reached by a thread of block (1, 0, 0), which waits at tests/simt/cluster_test.cpp:"));
-  CHECK(contains(run(half_a_warp_arrives_kernel), "is reached by 16 of 32 threads"));
-  CHECK(contains(run(arrives_twice_kernel), "before it has waited for the cluster barrier"));
-  CHECK(contains(run(waits_without_arrival_kernel), "for a cluster barrier at which it has not arrived"));
-  CHECK(run(ends_without_arrival_kernel) == "");
+  CHECK(contains(run(half_a_warp_arrives_kernel, kPairs), "is reached by 16 of 32 threads"));
+  CHECK(contains(run(arrives_twice_kernel, kPairs), "before it has waited for the cluster barrier"));
+  CHECK(contains(run(waits_without_arrival_kernel, kPairs), "for a cluster barrier at which it has not arrived"));
+  CHECK(run(ends_without_arrival_kernel, kPairs) == "");
 }
 
 TEST_CASE("cluster: launches beyond the limits of a device are refused") {

@@ -1,14 +1,10 @@
 // The emulations of hopper.h themselves: what they must do, and the faults they must report.
 #include <doctest/doctest.h>
-#include <hopper.h>
 
 #include <string>
 #include <vector>
 
-#include "kernels/launch.h"
-#include "kernels/numeric.cuh"
-#include "kernels/ptx_sm90.cuh"
-#include "kernels/tensor_map.h"
+#include "tests/simt/hopper_fixture.h"
 
 namespace damoyolo::kernels {
 namespace {
@@ -36,22 +32,6 @@ TEST_CASE("hopper: a descriptor has its fields where the PTX manual says") {
   CHECK((matrix_descriptor(0, 32) >> 62) == 3);
 }
 
-// Every thread of a kernel calls it; shared memory as much as any test wants.
-std::string run(void (*kernel)(CUtensorMap, float*), unsigned threads, const CUtensorMap& map = {},
-                float* out = nullptr, unsigned blocks = 2) {
-  try {
-    launch("test", kernel, {blocks, threads, 64 * 1024}, {}, map, out);
-  } catch (const std::exception& error) {
-    return error.what();
-  }
-  return "";
-}
-bool contains(const std::string& text, const char* part) { return text.find(part) != std::string::npos; }
-
-// A barrier and, behind it, room for boxes and factors.
-std::uint32_t barrier() { return shared_address(dynamic_shared<std::uint64_t>()); }
-std::uint32_t room() { return (barrier() + 8 + 1023) / 1024 * 1024; }
-
 __global__ void phases_kernel(CUtensorMap, float* out) {
   if (threadIdx.x == 0) mbarrier_init(barrier(), 3);
   __syncthreads();
@@ -68,7 +48,7 @@ __global__ void phases_kernel(CUtensorMap, float* out) {
 
 TEST_CASE("hopper: a barrier's phases end one after another") {
   std::vector<float> counts(6);
-  CHECK(run(phases_kernel, 3, {}, counts.data()) == "");
+  CHECK(run(phases_kernel, {.threads = 3, .out = counts.data()}) == "");
   CHECK(counts == std::vector<float>(6, 4.0f));
 }
 
@@ -86,11 +66,11 @@ __global__ void too_many_arrive_kernel(CUtensorMap, float*) {
 __global__ void misplaced_barrier_kernel(CUtensorMap, float*) { mbarrier_init(barrier() + 4, 1); }
 
 TEST_CASE("hopper: waits without end and misused barriers are reported") {
-  const std::string stuck = run(nobody_arrives_kernel, 4);
+  const std::string stuck = run(nobody_arrives_kernel, {.threads = 4});
   CHECK(contains(stuck, "in block (0, 0, 0) 4 of 4 threads wait at tests/simt/hopper_test.cpp:"));
   CHECK(contains(stuck, "for a phase of a barrier in shared memory, which never comes"));
-  CHECK(contains(run(too_many_arrive_kernel, 1), "one more arrives at the barrier"));
-  CHECK(contains(run(misplaced_barrier_kernel, 1), "is not at a multiple of 8 bytes"));
+  CHECK(contains(run(too_many_arrive_kernel, {.threads = 1}), "one more arrives at the barrier"));
+  CHECK(contains(run(misplaced_barrier_kernel, {.threads = 1}), "is not at a multiple of 8 bytes"));
 }
 
 // 3 rows of 4 pixels of 20 channels, numbered.
@@ -136,7 +116,7 @@ void check_box(unsigned step) {
   constexpr int kWidth = Span / 2;
   const Numbered tensor;
   std::vector<float> box(kWidth * 3 * 2, -1.0f);
-  CHECK(run(load_kernel<Span>, 32, tensor.map(step, Span), box.data()) == "");
+  CHECK(run(load_kernel<Span>, {.map = tensor.map(step, Span), .out = box.data()}) == "");
   for (int row = 0; row < 2; ++row)
     for (int column = 0; column < 3; ++column)
       for (int channel = 0; channel < kWidth; ++channel) {
@@ -183,12 +163,14 @@ TEST_CASE("hopper: copies that nobody waits for, or at wrong places, show") {
   const Numbered tensor;
   const CUtensorMap map = tensor.map(1, 128);
   std::vector<float> seen(2);
-  CHECK(run(no_wait_kernel, 1, map, seen.data()) == "");
+  CHECK(run(no_wait_kernel, {.threads = 1, .map = map, .out = seen.data()}) == "");
   CHECK((seen[0] == 1.0f) != (seen[1] == 1.0f));  // too early in one block or the other
-  const std::string unfinished = run(no_end_kernel, 1, map) + run(no_end_kernel, 1, map, nullptr, 1);
+  const std::string unfinished =
+      run(no_end_kernel, {.threads = 1, .map = map}) + run(no_end_kernel, {.threads = 1, .clusters = 1, .map = map});
   CHECK(contains(unfinished, "a block ended before 1 of its copies had come"));
-  CHECK(contains(run(misplaced_box_kernel, 1, map), "expected a multiple of 1024 for its swizzle"));
-  CHECK(run(wrong_bytes_kernel, 1, map) != "");
+  CHECK(
+      contains(run(misplaced_box_kernel, {.threads = 1, .map = map}), "expected a multiple of 1024 for its swizzle"));
+  CHECK(run(wrong_bytes_kernel, {.threads = 1, .map = map}) != "");
 }
 
 // Row r of a holds 1 at product r % 32; b's row n holds its numbers n + 64·k at products k < 32, both 64 wide and
@@ -222,7 +204,7 @@ __global__ void product_kernel(CUtensorMap, float* out) {
 
 TEST_CASE("hopper: products take their factors from swizzled rows and leave their sums where the manual says") {
   std::vector<float> sums(64 * 32);
-  CHECK(run(product_kernel, 128, {}, sums.data()) == "");
+  CHECK(run(product_kernel, {.threads = 128, .out = sums.data()}) == "");
   for (std::size_t row = 0; row < 64; ++row)
     for (std::size_t column = 0; column < 32; ++column)
       CHECK(sums[row * 32 + column] == static_cast<float>(column / 4 + row % 32 * 8));
@@ -251,10 +233,12 @@ __global__ void no_product_wait_kernel(CUtensorMap, float* out) {
 
 TEST_CASE("hopper: products that a device would not define are reported") {
   std::vector<float> out(1);
-  CHECK(contains(run(no_fence_kernel, 128), "uses its registers in wgmma without a fence"));
-  CHECK(contains(run(half_a_warpgroup_kernel, 128), "64 of 128 threads wait"));
-  CHECK(contains(run(different_products_kernel, 128), "issues another wgmma than the rest of its warpgroup"));
-  CHECK(contains(run(no_product_wait_kernel, 128, {}, out.data()), "a block ended before 1 of its products"));
+  CHECK(contains(run(no_fence_kernel, {.threads = 128}), "uses its registers in wgmma without a fence"));
+  CHECK(contains(run(half_a_warpgroup_kernel, {.threads = 128}), "64 of 128 threads wait"));
+  CHECK(contains(run(different_products_kernel, {.threads = 128}),
+                 "issues another wgmma than the rest of its warpgroup"));
+  CHECK(contains(run(no_product_wait_kernel, {.threads = 128, .out = out.data()}),
+                 "a block ended before 1 of its products"));
 }
 
 // Each thread reads what another of its half has written before the barrier. Half 1 comes once more than half 0.
@@ -270,9 +254,9 @@ __global__ void wrong_count_kernel(CUtensorMap, float*) { named_barrier(1, 96); 
 
 TEST_CASE("hopper: a named barrier is its threads' alone") {
   std::vector<float> out(128, -1.0f);
-  CHECK(run(named_barrier_kernel, 128, {}, out.data()) == "");
+  CHECK(run(named_barrier_kernel, {.threads = 128, .out = out.data()}) == "");
   for (std::size_t i = 0; i < 128; ++i) CHECK(out[i] == static_cast<float>(i ^ 63));
-  CHECK(contains(run(wrong_count_kernel, 64), "for the rest of a named barrier, which never comes"));
+  CHECK(contains(run(wrong_count_kernel, {.threads = 64}), "for the rest of a named barrier, which never comes"));
 }
 
 }  // namespace

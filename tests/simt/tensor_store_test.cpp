@@ -1,14 +1,10 @@
 // Bulk tensor stores on the host.
 #include <doctest/doctest.h>
-#include <hopper.h>
 
 #include <string>
 #include <vector>
 
-#include "kernels/launch.h"
-#include "kernels/numeric.cuh"
-#include "kernels/ptx_sm90.cuh"
-#include "kernels/tensor_map.h"
+#include "tests/simt/hopper_fixture.h"
 
 namespace damoyolo::kernels {
 namespace {
@@ -31,19 +27,6 @@ struct Target {
     return values[static_cast<std::size_t>(((image * 3 + row) * 4 + column) * 24 + channel)];
   }
 };
-
-std::string run(void (*kernel)(CUtensorMap, float*), const CUtensorMap& map, float* out = nullptr, unsigned blocks = 1,
-                unsigned threads = 1) {
-  try {
-    launch("test", kernel, {blocks, threads, 16 * 1024}, {}, map, out);
-  } catch (const std::exception& error) {
-    return error.what();
-  }
-  return "";
-}
-bool contains(const std::string& text, const char* part) { return text.find(part) != std::string::npos; }
-
-std::uint32_t room() { return (shared_address(dynamic_shared<unsigned char>()) + 1023) / 1024 * 1024; }
 
 // Element i of the box, through the swizzle, becomes first + i.
 template <int Span>
@@ -71,7 +54,7 @@ template <int Span>
 void check_box() {
   for (int turn = 0; turn < 2; ++turn) {
     Target target;
-    CHECK(run(store_kernel<Span>, target.map(Span), nullptr, 1, 64) == "");
+    CHECK(run(store_kernel<Span>, {.threads = 64, .clusters = 1, .map = target.map(Span)}) == "");
     for (int image = 0; image < 2; ++image)
       for (int row = 0; row < 3; ++row)
         for (int column = 0; column < 4; ++column)
@@ -104,8 +87,8 @@ __global__ void refill_kernel(CUtensorMap map, float*) {
 
 TEST_CASE("store: a box that is filled again before it was read shows") {
   Target with, without;
-  CHECK(run(refill_kernel<true>, with.map(32), nullptr, 2) == "");
-  CHECK(run(refill_kernel<false>, without.map(32), nullptr, 2) == "");
+  CHECK(run(refill_kernel<true>, {.threads = 1, .map = with.map(32)}) == "");
+  CHECK(run(refill_kernel<false>, {.threads = 1, .map = without.map(32)}) == "");
   CHECK(with.at(0, 0, 0, 0) == 100);
   CHECK(with.at(1, 0, 0, 0) == 100);
   CHECK(without.at(0, 0, 0, 0) + without.at(1, 0, 0, 0) == 400);
@@ -134,11 +117,16 @@ __global__ void misplaced_kernel(CUtensorMap map, float*) { tensor_store(map, ro
 TEST_CASE("store: what a device would not define is reported") {
   Target target;
   for (int turn = 0; turn < 2; ++turn) {
-    CHECK(contains(run(no_wait_kernel, target.map(32)), "ended before it had waited until 2 of its stores"));
-    CHECK(contains(run(no_commit_kernel, target.map(32)), "ended before it had waited until 1 of its stores"));
-    CHECK(contains(run(another_waits_kernel, target.map(32), nullptr, 1, 2), "until 1 of its stores"));
-    CHECK(contains(run(misplaced_kernel, target.map(32)), "expected a multiple of 256 for its swizzle"));
-    CHECK(contains(run(store_kernel<32>, target.map(32, 2)), "a tensor map with steps"));
+    CHECK(contains(run(no_wait_kernel, {.threads = 1, .clusters = 1, .map = target.map(32)}),
+                   "ended before it had waited until 2 of its stores"));
+    CHECK(contains(run(no_commit_kernel, {.threads = 1, .clusters = 1, .map = target.map(32)}),
+                   "ended before it had waited until 1 of its stores"));
+    CHECK(contains(run(another_waits_kernel, {.threads = 2, .clusters = 1, .map = target.map(32)}),
+                   "until 1 of its stores"));
+    CHECK(contains(run(misplaced_kernel, {.threads = 1, .clusters = 1, .map = target.map(32)}),
+                   "expected a multiple of 256 for its swizzle"));
+    CHECK(contains(run(store_kernel<32>, {.threads = 1, .clusters = 1, .map = target.map(32, 2)}),
+                   "a tensor map with steps"));
   }
 }
 
