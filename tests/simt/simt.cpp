@@ -1,5 +1,3 @@
-#include <ucontext.h>
-
 #include <algorithm>
 #include <array>
 #include <exception>
@@ -11,33 +9,21 @@
 
 #include "cuda_runtime.h"
 #include "engine/core/error.h"
-
-#if defined(__SANITIZE_ADDRESS__)
-#define SIMT_ASAN 1
-#elif defined(__has_feature)
-#if __has_feature(address_sanitizer)
-#define SIMT_ASAN 1
-#endif
-#endif
-
-#ifdef SIMT_ASAN
-#include <sanitizer/common_interface_defs.h>
-#endif
+#include "fiber.h"
 
 namespace simt {
 namespace {
 
 using damoyolo::Error;
 
-constexpr std::size_t kStackBytes = 64 * 1024;
 constexpr unsigned kMaxThreads = 1024;
 
 enum class State { Ready, AtBlockBarrier, AtWarpBarrier, AtClusterBarrier, AtCondition, Done };
 
-struct Fiber {
-  ucontext_t context;
-  std::unique_ptr<std::byte[]> stack;
-  void* fake_stack = nullptr;  // AddressSanitizer's, while the fiber does not run
+void run_threads();
+
+struct Thread {
+  Fiber fiber{run_threads};
   uint3 index;
   State state;
   Site site;                           // of the barrier or condition it waits at
@@ -51,25 +37,21 @@ struct Fiber {
 
 struct Block {
   uint3 index;
-  std::vector<std::unique_ptr<Fiber>> fibers;  // kept from block to block; ucontext_t must not move
-  std::size_t running;                         // threads that have not ended
+  std::vector<std::unique_ptr<Thread>> threads;  // kept from block to block, with their stacks
+  std::size_t running;                           // threads that have not ended
   std::vector<std::byte> memory;
   void* shared;  // from the first multiple of 128 bytes in `memory` on
 };
 
 // The one launch that runs.
 struct Machine {
-  ucontext_t scheduler;
-  void* fake_stack = nullptr;
-  const void* scheduler_stack = nullptr;
-  std::size_t scheduler_stack_bytes = 0;
   std::array<Block, kMaxCluster> blocks;
   std::size_t cluster = 1;       // the running cluster is blocks[0, cluster)
-  std::size_t threads = 0;       // of a block: fibers[0, threads)
+  std::size_t threads = 0;       // of a block: threads[0, threads)
   std::size_t shared_bytes = 0;  // of a block
   Block* block = blocks.data();  // whose thread runs
   std::size_t current = 0;       // which thread
-  const std::function<void()>* thread = nullptr;
+  const std::function<void()>* kernel = nullptr;
   std::exception_ptr error;
   bool falling = false;   // the order in which threads take turns in this cluster
   unsigned meetings = 0;  // of the cluster at its barrier
@@ -78,96 +60,73 @@ struct Machine {
 Machine machine;
 constinit Engine engine{[](bool) {}, [] { return false; }, [] {}};
 
-std::span<const std::unique_ptr<Fiber>> fibers_of(const Block& block) {
-  return std::span(block.fibers).first(machine.threads);
+std::span<const std::unique_ptr<Thread>> threads_of(const Block& block) {
+  return std::span(block.threads).first(machine.threads);
 }
 std::span<Block> cluster() { return std::span(machine.blocks).first(machine.cluster); }
-Fiber& current() { return *machine.block->fibers[machine.current]; }
-
-// AddressSanitizer must hear of every change of stacks: where it goes before, and that it has come after.
-// `keep` is null when the fiber that leaves is finished.
-void leave([[maybe_unused]] void** keep, [[maybe_unused]] const void* stack, [[maybe_unused]] std::size_t bytes) {
-#ifdef SIMT_ASAN
-  __sanitizer_start_switch_fiber(keep, stack, bytes);
-#endif
-}
-void arrive([[maybe_unused]] void* kept, [[maybe_unused]] const void** from, [[maybe_unused]] std::size_t* bytes) {
-#ifdef SIMT_ASAN
-  __sanitizer_finish_switch_fiber(kept, from, bytes);
-#endif
-}
+Thread& current() { return *machine.block->threads[machine.current]; }
 
 void resume(Block& block, std::size_t index) {
   machine.block = &block;
   machine.current = index;
-  Fiber& fiber = current();
+  Thread& thread = current();
   blockIdx = block.index;
-  threadIdx = fiber.index;
-  leave(&machine.fake_stack, fiber.stack.get(), kStackBytes);
-  swapcontext(&machine.scheduler, &fiber.context);
-  arrive(machine.fake_stack, nullptr, nullptr);
+  threadIdx = thread.index;
+  thread.fiber.resume();
 }
 
 void wait(State state, Site site) {
-  Fiber& fiber = current();
-  fiber.state = state;
-  fiber.site = site;
-  leave(&fiber.fake_stack, machine.scheduler_stack, machine.scheduler_stack_bytes);
-  swapcontext(&fiber.context, &machine.scheduler);
-  arrive(fiber.fake_stack, &machine.scheduler_stack, &machine.scheduler_stack_bytes);
+  Thread& thread = current();
+  thread.state = state;
+  thread.site = site;
+  thread.fiber.pause();
 }
 
-void fiber_main() {
-  arrive(nullptr, &machine.scheduler_stack, &machine.scheduler_stack_bytes);
-  try {
-    (*machine.thread)();
-  } catch (...) {
-    machine.error = std::current_exception();
+// Of one block after another: a fiber is used again, which is cheaper than a new one.
+void run_threads() {
+  for (;;) {
+    try {
+      (*machine.kernel)();
+    } catch (...) {
+      machine.error = std::current_exception();
+    }
+    Thread& thread = current();
+    thread.state = State::Done;
+    --machine.block->running;
+    thread.fiber.pause();
   }
-  current().state = State::Done;
-  --machine.block->running;
-  leave(nullptr, machine.scheduler_stack, machine.scheduler_stack_bytes);
-  setcontext(&machine.scheduler);
 }
 
 void start(Block& block) {
   std::fill(block.memory.begin(), block.memory.end(), std::byte{0xff});
   block.running = machine.threads;
-  while (block.fibers.size() < machine.threads) {
-    auto fiber = std::make_unique<Fiber>();
-    fiber->stack.reset(new std::byte[kStackBytes]);
-    block.fibers.push_back(std::move(fiber));
-  }
+  while (block.threads.size() < machine.threads) block.threads.push_back(std::make_unique<Thread>());
   for (unsigned i = 0; i < machine.threads; ++i) {
-    Fiber& fiber = *block.fibers[i];
-    fiber.index = {i % blockDim.x, i / blockDim.x % blockDim.y, i / (blockDim.x * blockDim.y)};
-    fiber.state = State::Ready;
-    fiber.arrivals = fiber.waits = 0;
-    getcontext(&fiber.context);
-    fiber.context.uc_stack.ss_sp = fiber.stack.get();
-    fiber.context.uc_stack.ss_size = kStackBytes;
-    fiber.context.uc_link = nullptr;
-    makecontext(&fiber.context, fiber_main, 0);
+    Thread& thread = *block.threads[i];
+    thread.index = {i % blockDim.x, i / blockDim.x % blockDim.y, i / (blockDim.x * blockDim.y)};
+    thread.state = State::Ready;
+    thread.arrivals = thread.waits = 0;
   }
 }
 
 // Lanes of a warp that ended before count as arrived, as on the device; lanes past the block's end do not exist.
 bool warp_has_arrived(const Block& block, std::size_t waiting) {
-  const Fiber& fiber = *block.fibers[waiting];
+  const Thread& thread = *block.threads[waiting];
   const std::size_t first = waiting / warpSize * warpSize;
   for (std::size_t i = first; i < std::min(first + warpSize, machine.threads); ++i) {
-    const Fiber& other = *block.fibers[i];
-    if (!(fiber.mask >> (i - first) & 1) || other.state == State::Done) continue;
-    if (other.state != State::AtWarpBarrier || other.mask != fiber.mask || other.site != fiber.site) return false;
+    const Thread& other = *block.threads[i];
+    if (!(thread.mask >> (i - first) & 1) || other.state == State::Done) continue;
+    if (other.state != State::AtWarpBarrier || other.mask != thread.mask || other.site != thread.site) return false;
   }
   return true;
 }
 
-// Makes the block's fibers of every complete barrier and fulfilled condition ready again; false when none is ready.
+// Makes the block's threads of every complete barrier and fulfilled condition ready again; false when none is ready.
 bool release_barriers(Block& block) {
-  const auto all = fibers_of(block);
+  const auto all = threads_of(block);
   // At first all are, and lanes that met are already.
-  bool released = std::any_of(all.begin(), all.end(), [](const auto& fiber) { return fiber->state == State::Ready; });
+  bool released =
+      std::any_of(all.begin(), all.end(), [](const auto& thread) { return thread->state == State::Ready; });
   for (std::size_t i = 0; i < machine.threads; ++i) {
     if (all[i]->state != State::AtWarpBarrier || !warp_has_arrived(block, i)) continue;
     const std::size_t first = i / warpSize * warpSize;
@@ -176,33 +135,34 @@ bool release_barriers(Block& block) {
       if (mask >> (j - first) & 1 && all[j]->state == State::AtWarpBarrier) all[j]->state = State::Ready;
     released = true;
   }
-  for (const auto& fiber : all) {
-    if (fiber->state != State::AtCondition || !(*fiber->ready)()) continue;
-    fiber->state = State::Ready;
+  for (const auto& thread : all) {
+    if (thread->state != State::AtCondition || !(*thread->ready)()) continue;
+    thread->state = State::Ready;
     released = true;
   }
   const Site site = all[0]->site;
-  if (std::all_of(all.begin(), all.end(),
-                  [&](const auto& fiber) { return fiber->state == State::AtBlockBarrier && fiber->site == site; })) {
-    for (const auto& fiber : all) fiber->state = State::Ready;
+  if (std::all_of(all.begin(), all.end(), [&](const auto& thread) {
+        return thread->state == State::AtBlockBarrier && thread->site == site;
+      })) {
+    for (const auto& thread : all) thread->state = State::Ready;
     released = true;
   }
   return released;
 }
 
-bool is_missing_at_cluster_barrier(const Fiber& fiber) {
-  return fiber.state != State::Done && fiber.arrivals == machine.meetings;
+bool is_missing_at_cluster_barrier(const Thread& thread) {
+  return thread.state != State::Done && thread.arrivals == machine.meetings;
 }
 
 // The same for the cluster's barrier.
 bool release_cluster_barrier() {
   for (const Block& block : cluster())
-    for (const auto& fiber : fibers_of(block))
-      if (is_missing_at_cluster_barrier(*fiber)) return false;
+    for (const auto& thread : threads_of(block))
+      if (is_missing_at_cluster_barrier(*thread)) return false;
   ++machine.meetings;
   for (const Block& block : cluster())
-    for (const auto& fiber : fibers_of(block))
-      if (fiber->state == State::AtClusterBarrier) fiber->state = State::Ready;
+    for (const auto& thread : threads_of(block))
+      if (thread->state == State::AtClusterBarrier) thread->state = State::Ready;
   return true;
 }
 
@@ -210,25 +170,25 @@ bool release_cluster_barrier() {
 [[noreturn]] void throw_stuck() {
   const Block& block =
       *std::find_if(cluster().begin(), cluster().end(), [](const Block& block) { return block.running > 0; });
-  const auto all = fibers_of(block);
-  const Fiber& waiting =
-      **std::find_if(all.begin(), all.end(), [](const auto& fiber) { return fiber->state != State::Done; });
+  const auto all = threads_of(block);
+  const Thread& waiting =
+      **std::find_if(all.begin(), all.end(), [](const auto& thread) { return thread->state != State::Done; });
   const auto [x, y, z] = block.index;
-  const auto arrived = std::count_if(all.begin(), all.end(), [&](const auto& fiber) {
-    return fiber->state == waiting.state && fiber->site == waiting.site;
+  const auto arrived = std::count_if(all.begin(), all.end(), [&](const auto& thread) {
+    return thread->state == waiting.state && thread->site == waiting.site;
   });
   if (waiting.state == State::AtCondition)
     throw Error("in block ({}, {}, {}) {} of {} threads wait at {}:{} for {}, which never comes", x, y, z, arrived,
                 machine.threads, waiting.site.file, waiting.site.line, waiting.condition);
   if (waiting.state == State::AtClusterBarrier)
     for (const Block& other : cluster())
-      for (const auto& fiber : fibers_of(other))
-        if (is_missing_at_cluster_barrier(*fiber))
+      for (const auto& thread : threads_of(other))
+        if (is_missing_at_cluster_barrier(*thread))
           throw Error(
               "in block ({}, {}, {}) the cluster barrier at {}:{} is not reached by a thread of block "
               "({}, {}, {}), which waits at {}:{}",
               x, y, z, waiting.site.file, waiting.site.line, other.index.x, other.index.y, other.index.z,
-              fiber->site.file, fiber->site.line);
+              thread->site.file, thread->site.line);
   throw Error("in block ({}, {}, {}) the {} barrier at {}:{} is reached by {} of {} threads, expected all", x, y, z,
               waiting.state == State::AtWarpBarrier ? "warp" : "block", waiting.site.file, waiting.site.line, arrived,
               machine.threads);
@@ -240,7 +200,7 @@ bool run_rounds(Block& block) {
   for (; release_barriers(block); ran = true)
     for (std::size_t i = 0; i < machine.threads; ++i) {
       const std::size_t turn = machine.falling ? machine.threads - 1 - i : i;
-      if (block.fibers[turn]->state == State::Ready) resume(block, turn);
+      if (block.threads[turn]->state == State::Ready) resume(block, turn);
       if (machine.error) std::rethrow_exception(std::exchange(machine.error, nullptr));
     }
   return ran;
@@ -266,8 +226,8 @@ void run_cluster() {
 }
 
 // Throws Error for the faults that cuda_runtime.h names.
-void run(dim3 grid, dim3 block, unsigned cluster_size, std::size_t shared_bytes, const std::function<void()>& thread) {
-  machine.thread = &thread;
+void run(dim3 grid, dim3 block, unsigned cluster_size, std::size_t shared_bytes, const std::function<void()>& kernel) {
+  machine.kernel = &kernel;
   machine.cluster = cluster_size;
   machine.threads = std::size_t{block.x} * block.y * block.z;
   machine.shared_bytes = shared_bytes;
@@ -288,7 +248,7 @@ void run(dim3 grid, dim3 block, unsigned cluster_size, std::size_t shared_bytes,
         }
   } catch (...) {
     for (Block& one : cluster())
-      one.fibers.clear();  // some stopped in the middle; their stacks must not be used again
+      one.threads.clear();  // some stopped in the middle; their stacks must not be used again
     throw;
   }
 }
@@ -325,8 +285,8 @@ void block_barrier(Site site) { wait(State::AtBlockBarrier, site); }
 bool block_vote(bool value, Site site) {
   current().exchanged = value;
   block_barrier(site);
-  const auto all = fibers_of(*machine.block);
-  const bool any = std::any_of(all.begin(), all.end(), [](const auto& fiber) { return fiber->exchanged != 0; });
+  const auto all = threads_of(*machine.block);
+  const bool any = std::any_of(all.begin(), all.end(), [](const auto& thread) { return thread->exchanged != 0; });
   block_barrier(site);  // nobody gives a new value before all have read
   return any;
 }
@@ -377,10 +337,10 @@ std::uint64_t exchange(unsigned mask, std::uint64_t value, int source, Site site
   const std::size_t from = machine.current / warpSize * warpSize + static_cast<std::size_t>(source);
   current().exchanged = value;
   warp_barrier(mask, site);
-  if (!(mask >> source & 1) || from >= machine.threads || machine.block->fibers[from]->state == State::Done)
+  if (!(mask >> source & 1) || from >= machine.threads || machine.block->threads[from]->state == State::Done)
     throw Error("lane {} reads lane {}, which takes no part in the exchange at {}:{}", lane(), source, site.file,
                 site.line);
-  const std::uint64_t result = machine.block->fibers[from]->exchanged;
+  const std::uint64_t result = machine.block->threads[from]->exchanged;
   warp_barrier(mask, site);  // nobody gives a new value before all have read
   return result;
 }
@@ -391,24 +351,24 @@ unsigned vote(unsigned mask, bool value, Site site) {
   const std::size_t first = machine.current / warpSize * warpSize;
   unsigned votes = 0;
   for (std::size_t i = first; i < std::min(first + warpSize, machine.threads); ++i) {
-    const Fiber& fiber = *machine.block->fibers[i];
-    if (mask >> (i - first) & 1 && fiber.state != State::Done && fiber.exchanged) votes |= 1u << (i - first);
+    const Thread& thread = *machine.block->threads[i];
+    if (mask >> (i - first) & 1 && thread.state != State::Done && thread.exchanged) votes |= 1u << (i - first);
   }
   warp_barrier(mask, site);
   return votes;
 }
 
 void meet(void* mine, void (*work)(void* const* lanes), Site site) {
-  Fiber& fiber = current();
+  Thread& thread = current();
   const std::size_t first = machine.current / warpSize * warpSize;
-  fiber.brought = mine;
-  fiber.mask = ~0u;
-  fiber.state = State::AtWarpBarrier;
-  fiber.site = site;
+  thread.brought = mine;
+  thread.mask = ~0u;
+  thread.state = State::AtWarpBarrier;
+  thread.site = site;
   if (first + warpSize <= machine.threads && warp_has_arrived(*machine.block, machine.current)) {
     void* lanes[warpSize];
     for (std::size_t i = 0; i < warpSize; ++i) {
-      Fiber& other = *machine.block->fibers[first + i];
+      Thread& other = *machine.block->threads[first + i];
       if (other.state == State::Done)
         throw Error("lane {} has left the warp that meets at {}:{}", i, site.file, site.line);
       lanes[i] = std::exchange(other.brought, nullptr);
@@ -418,10 +378,10 @@ void meet(void* mine, void (*work)(void* const* lanes), Site site) {
     return;
   }
   wait(State::AtWarpBarrier, site);
-  if (fiber.brought != nullptr) throw Error("not all 32 lanes of the warp meet at {}:{}", site.file, site.line);
+  if (thread.brought != nullptr) throw Error("not all 32 lanes of the warp meet at {}:{}", site.file, site.line);
 }
 
-cudaError_t launch(const cudaLaunchConfig_t& config, const std::function<void()>& thread) {
+cudaError_t launch(const cudaLaunchConfig_t& config, const std::function<void()>& kernel) {
   const dim3 grid = config.gridDim, block = config.blockDim;
   const unsigned cluster_size = cluster_of(config);
   const std::uint64_t threads = std::uint64_t{block.x} * block.y * block.z;
@@ -430,7 +390,7 @@ cudaError_t launch(const cudaLaunchConfig_t& config, const std::function<void()>
       cluster_size > kMaxCluster || grid.x % cluster_size != 0)
     return cudaErrorInvalidConfiguration;
   try {
-    run(grid, block, cluster_size, config.dynamicSmemBytes, thread);
+    run(grid, block, cluster_size, config.dynamicSmemBytes, kernel);
   } catch (const std::exception& error) {
     last_failure = error.what();
     return cudaErrorLaunchFailure;
