@@ -103,8 +103,12 @@ LDLIBS      += $(CUDA_LDLIBS)
 CUDA_TEST_SOURCES := $(wildcard tests/cuda_*_test.cpp)
 TEST_COMMANDS     += $(BUILD)/cuda_tests
 LAYER_OBJECTS     := $(call objects,bench/layers/layer_check.cpp bench/layers/layer_table.cpp)
-$(BUILD)/cuda_tests: $(call objects,tests/main.cpp $(CUDA_TEST_SOURCES)) $(LAYER_OBJECTS) $(BUILD)/libdamoyolo.a
+$(BUILD)/cuda_tests: $(call objects,tests/main.cpp $(CUDA_TEST_SOURCES)) $(LAYER_OBJECTS) $(BUILD)/libdamoyolo.a \
+                     | $(BUILD)/faulty/libcudnn.so.9
 	$(CXX) $(LDFLAGS) -o $@ $^ $(LDLIBS)
+$(BUILD)/faulty/libcudnn.so.9: tests/faulty/cudnn_of_cuda_99.c
+	@mkdir -p $(@D)
+	$(CC) -shared -fPIC -o $@ $<
 
 bench: $(BUILD)/layer-bench $(BUILD)/plan-survey
 $(BUILD)/layer-bench: $(call objects,bench/layer_bench.cpp) $(LAYER_OBJECTS) $(BUILD)/libdamoyolo.a

@@ -6,6 +6,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <cstdlib>
 #include <filesystem>
 #include <fstream>
 #include <map>
@@ -547,6 +548,25 @@ TEST_CASE("problems that break the rules are refused") {
   refused([](ConvProblem& p) { p.out_type = DType::F16; });
   refused([](ConvProblem& p) { p.alignment = 12; });
   refused([](ConvProblem& p) { p = with_residual(p, Residual::Same); });
+}
+
+TEST_CASE("a cuDNN whose cuBLASLt is missing is not used") {
+  namespace fs = std::filesystem;
+  // It lies beside this program.
+  const fs::path folder = fs::read_symlink("/proc/self/exe").parent_path() / "faulty";
+  REQUIRE(fs::exists(folder / "libcudnn.so.9"));
+  const char* before = std::getenv("DAMOYOLO_CUDA_LIBRARIES");
+  const std::string kept = before ? before : "";
+  setenv("DAMOYOLO_CUDA_LIBRARIES", folder.c_str(), 1);
+  const Libraries libraries = find_libraries();
+  if (before)
+    setenv("DAMOYOLO_CUDA_LIBRARIES", kept.c_str(), 1);
+  else
+    unsetenv("DAMOYOLO_CUDA_LIBRARIES");
+  CHECK(libraries.cudnn == nullptr);
+  REQUIRE(libraries.report.size() == 2);
+  CHECK(libraries.report[1] ==
+        fmt::format("cuDNN: {} calls libcublasLt.so.99, which was not found", (folder / "libcudnn.so.9").string()));
 }
 
 TEST_CASE("libraries are looked for in the toolkit, then in Python environments") {

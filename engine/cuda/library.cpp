@@ -67,22 +67,25 @@ std::string path_of(void* library, const char* function) {
   return address && dladdr(address, &info) && info.dli_fname ? info.dli_fname : "";
 }
 
-// Never closed: the libraries have threads and exit handlers of their own.
-OpenedLibrary open_library(const std::vector<std::string>& names, const char* function) {
+// Never closed: the libraries have threads and exit handlers of their own. `beside`: folders to look into at last.
+OpenedLibrary open_library(const std::vector<std::string>& names, const char* function,
+                           const std::vector<fs::path>& beside = {}) {
   const std::vector<fs::path> given = split_paths(environment("DAMOYOLO_CUDA_LIBRARIES"));
-  std::vector<std::string> files;
-  std::error_code ignored;
-  if (given.empty()) files = names;
-  for (const fs::path& folder : given.empty() ? library_folders(environment) : given)
-    for (const std::string& name : names)
-      if (const fs::path file = folder / name; fs::exists(file, ignored)) files.push_back(file.string());
-
+  std::vector<fs::path> folders = given.empty() ? library_folders(environment) : given;
+  folders.insert(folders.end(), beside.begin(), beside.end());
   std::string reason = "not found";
-  for (const std::string& file : files) {
-    if (void* handle = dlopen(file.c_str(), RTLD_NOW | RTLD_LOCAL)) return {handle, path_of(handle, function), ""};
-    // A file that is there and cannot be opened says more than the loader's path that has none.
-    const char* message = dlerror();
-    if (message && fs::path(file).is_absolute()) reason = message;
+  std::error_code ignored;
+  for (const std::string& name : names) {
+    std::vector<std::string> files;
+    if (given.empty()) files.push_back(name);
+    for (const fs::path& folder : folders)
+      if (const fs::path file = folder / name; fs::exists(file, ignored)) files.push_back(file.string());
+    for (const std::string& file : files) {
+      if (void* handle = dlopen(file.c_str(), RTLD_NOW | RTLD_LOCAL)) return {handle, path_of(handle, function), ""};
+      // A file that is there and cannot be opened says more than the loader's path that has none.
+      const char* message = dlerror();
+      if (message && fs::path(file).is_absolute()) reason = message;
+    }
   }
   return {nullptr, "", reason};
 }
@@ -93,33 +96,33 @@ void resolve(void* library, const char* name, const std::string& path, Function&
   if (!function) throw Error("{} has no function {}", path, name);
 }
 
-// on_device: with a handle on the current device.
-std::unique_ptr<Cudnn> open_cudnn(std::vector<std::string>& report, bool on_device) {
-  const OpenedLibrary library = open_library({"libcudnn.so.9"}, "cudnnGetVersion");
-  if (!library.handle) {
-    report.push_back("cuDNN: " + library.reason);
-    return nullptr;
-  }
-  try {
-    auto cudnn = std::make_unique<Cudnn>();
-#define DAMOYOLO_RESOLVE(function) resolve(library.handle, #function, library.path, cudnn->functions.function);
-    DAMOYOLO_CUDNN_FUNCTIONS(DAMOYOLO_RESOLVE)
-#undef DAMOYOLO_RESOLVE
-    const auto version = cudnn->functions.cudnnGetVersion();
-    if (version / 10000 != CUDNN_MAJOR)
-      throw Error("{} is version {}, where {}.x is needed", library.path, version, CUDNN_MAJOR);
-    if (on_device) check(cudnn->functions, cudnn->functions.cudnnCreate(&cudnn->handle), "cudnnCreate");
-    report.push_back(
-        fmt::format("cuDNN {}.{}.{}: {}", version / 10000, version / 100 % 100, version % 100, library.path));
-    return cudnn;
-  } catch (const Error& error) {
-    report.push_back(fmt::format("cuDNN: {}", error.what()));
-    return nullptr;
-  }
+// The major version of CUDA that this cuDNN is for; the newest that we know where there is none.
+std::size_t cuda_of(const OpenedLibrary& cudnn) {
+  void* version = cudnn.handle ? dlsym(cudnn.handle, "cudnnGetCudartVersion") : nullptr;
+  return version ? reinterpret_cast<decltype(&::cudnnGetCudartVersion)>(version)() / 1000 : 13;
 }
 
-std::unique_ptr<CublasLt> open_cublaslt(std::vector<std::string>& report, bool on_device) {
-  const OpenedLibrary library = open_library({"libcublasLt.so.13", "libcublasLt.so.12"}, "cublasLtGetVersion");
+// Its own folder, and those in which Python's packages put what it needs.
+std::vector<fs::path> folders_beside(const OpenedLibrary& cudnn) {
+  if (!cudnn.handle) return {};
+  const fs::path own = fs::path(cudnn.path).parent_path();
+  std::vector<fs::path> folders{own};
+  for (const fs::path& package : subfolders(own.parent_path().parent_path(), "")) folders.push_back(package / "lib");
+  return folders;
+}
+
+// A library by its names in CUDA 12 and 13, that for `cuda` first.
+std::vector<std::string> names_for(const std::string& library, std::size_t cuda) {
+  std::vector<std::string> names;
+  for (const std::size_t major : {cuda, std::size_t{13}, std::size_t{12}})
+    if (std::string name = fmt::format("{}.so.{}", library, major); std::ranges::count(names, name) == 0)
+      names.push_back(std::move(name));
+  return names;
+}
+
+// on_device: with a handle on the current device.
+std::unique_ptr<CublasLt> open_cublaslt(const OpenedLibrary& library, std::vector<std::string>& report,
+                                        bool on_device) {
   if (!library.handle) {
     report.push_back("cuBLASLt: " + library.reason);
     return nullptr;
@@ -141,11 +144,42 @@ std::unique_ptr<CublasLt> open_cublaslt(std::vector<std::string>& report, bool o
   }
 }
 
+// cublaslt: the name by which it calls that. Without it cuDNN would not fail but abort the process.
+std::unique_ptr<Cudnn> open_cudnn(const OpenedLibrary& library, const std::string& cublaslt,
+                                  std::vector<std::string>& report, bool on_device) {
+  if (!library.handle) {
+    report.push_back("cuDNN: " + library.reason);
+    return nullptr;
+  }
+  try {
+    auto cudnn = std::make_unique<Cudnn>();
+#define DAMOYOLO_RESOLVE(function) resolve(library.handle, #function, library.path, cudnn->functions.function);
+    DAMOYOLO_CUDNN_FUNCTIONS(DAMOYOLO_RESOLVE)
+#undef DAMOYOLO_RESOLVE
+    const auto version = cudnn->functions.cudnnGetVersion();
+    if (version / 10000 != CUDNN_MAJOR)
+      throw Error("{} is version {}, where {}.x is needed", library.path, version, CUDNN_MAJOR);
+    if (!dlopen(cublaslt.c_str(), RTLD_NOW | RTLD_LOCAL))
+      throw Error("{} calls {}, which was not found", library.path, cublaslt);
+    if (on_device) check(cudnn->functions, cudnn->functions.cudnnCreate(&cudnn->handle), "cudnnCreate");
+    report.push_back(
+        fmt::format("cuDNN {}.{}.{}: {}", version / 10000, version / 100 % 100, version % 100, library.path));
+    return cudnn;
+  } catch (const Error& error) {
+    report.push_back(fmt::format("cuDNN: {}", error.what()));
+    return nullptr;
+  }
+}
+
 void load(Libraries& libraries, bool on_device) {
-  // cuDNN's engines use cuBLASLt and the run-time compiler by name, and find them when they are loaded already.
-  libraries.cublaslt = open_cublaslt(libraries.report, on_device);
-  open_library({"libnvrtc.so.13", "libnvrtc.so.12"}, "nvrtcVersion");
-  libraries.cudnn = open_cudnn(libraries.report, on_device);
+  const OpenedLibrary cudnn = open_library({"libcudnn.so.9"}, "cudnnGetVersion");
+  // cuDNN's engines call cuBLASLt and the run-time compiler by name, and find them when they are loaded already.
+  const std::vector<std::string> cublaslt = names_for("libcublasLt", cuda_of(cudnn));
+  const std::vector<fs::path> beside = folders_beside(cudnn);
+  libraries.cublaslt =
+      open_cublaslt(open_library(cublaslt, "cublasLtGetVersion", beside), libraries.report, on_device);
+  open_library(names_for("libnvrtc", cuda_of(cudnn)), "nvrtcVersion", beside);
+  libraries.cudnn = open_cudnn(cudnn, cublaslt.front(), libraries.report, on_device);
 }
 
 double attribute(cudaDeviceAttr which, int device) {

@@ -76,9 +76,10 @@ struct Libraries {
 };
 
 // On the current device. The libraries are searched in $DAMOYOLO_CUDA_LIBRARIES (folders, separated by colons) alone
-// if that is set, else where the loader looks, then in the toolkit, then in Python environments. A missing library,
-// one without a function above and one of another major version are reported, not thrown. Throws Error when there is
-// no device.
+// if that is set, else where the loader looks, then in the toolkit, then in Python environments; cuBLASLt and the
+// run-time compiler also beside cuDNN, and those for cuDNN's version of CUDA before others. A missing library, one
+// without a function above, one of another major version, and a cuDNN without the cuBLASLt that it calls, are
+// reported, not thrown. Throws Error when there is no device.
 Libraries open_libraries();
 
 // The same libraries without handles, and no device: touches none.
