@@ -43,21 +43,46 @@ bool has_ready_made(const Configs& configs) {
   return std::ranges::any_of(configs, [](const auto& config) { return !config->compiled; });
 }
 
-// The distinct convolutions of all variants, as the plan of a GPU has them: slices, residuals, padded channels.
-std::vector<ConvProblem> problems_of_variants(DType type) {
-  std::vector<ConvProblem> problems;
-  for (const ModelSpec& spec : released_variants()) {
-    Graph graph = build_model(spec, 1, spec.input_height, spec.input_width).graph;
-    optimize(graph);
-    PlanOptions options;
-    options.activations = type;
-    for (const Step& step : lower(graph, options).steps) {
-      if (step.kind != StepKind::Conv) continue;
-      const ConvProblem problem = conv_problem(graph, step, false);
-      if (std::ranges::count(problems, problem) == 0) problems.push_back(problem);
-    }
+// A device of that compute capability; what else it has matters less.
+DeviceProperties of_capability(int compute_capability) {
+  DeviceProperties device = kH100;
+  device.compute_capability = compute_capability;
+  if (compute_capability % 10 != 0 || compute_capability == 120) device.shared_bytes = 64 << 10;
+  return device;
+}
+
+// The distinct dense convolutions of a variant, as the plan of a GPU has them: slices, residuals, padded channels.
+void add_problems(const ModelSpec& spec, DType type, std::vector<ConvProblem>& problems) {
+  Graph graph = build_model(spec, 1, spec.input_height, spec.input_width).graph;
+  optimize(graph);
+  PlanOptions options;
+  options.activations = type;
+  for (const Step& step : lower(graph, options).steps) {
+    if (step.kind != StepKind::Conv) continue;
+    const ConvProblem problem = conv_problem(graph, step, false);
+    if (problem.groups == 1 && std::ranges::count(problems, problem) == 0) problems.push_back(problem);
   }
-  return problems;
+}
+
+// Whether a plan without autotuning finds a kernel that cuDNN need not compile.
+bool is_computed(const ConvProblem& problem, const Libraries& libraries) {
+  for (const ConvMethod& method : conv_methods(problem, {true, false, libraries.device})) {
+    const Configs configs = cudnn_configs(*libraries.cudnn, method.split);
+    const auto found = std::ranges::find(configs, false, [](const auto& config) { return config->compiled; });
+    if (found == configs.end()) continue;
+    cudnn_plan(*libraries.cudnn, **found);
+    return true;
+  }
+  return false;
+}
+
+void check_all_computed(const std::vector<ConvProblem>& problems, const Libraries& libraries) {
+  for (const ConvProblem& problem : problems) {
+    CAPTURE(libraries.device.compute_capability);
+    CAPTURE(name_of(problem.type));
+    CAPTURE(describe(problem));
+    CHECK(is_computed(problem, libraries));
+  }
 }
 
 }  // namespace
@@ -83,22 +108,20 @@ TEST_CASE("cuDNN has a ready-made kernel for every convolution of every variant"
   const Libraries libraries = libraries_for(kH100);
   SKIP_WITHOUT_CUDNN(libraries);
   for (const DType type : {DType::BF16, DType::F32}) {
-    const std::vector<ConvProblem> problems = problems_of_variants(type);
-    CHECK(problems.size() > 200);
-    for (const ConvProblem& problem : problems) {
-      if (problem.groups > 1) continue;  // our depthwise kernel is in front of cuDNN's
-      CAPTURE(name_of(type));
-      CAPTURE(describe(problem));
-      bool found = false;
-      for (const ConvMethod& method : conv_methods(problem, {true, false, libraries.device})) {
-        const Configs configs = cudnn_configs(*libraries.cudnn, method.split);
-        if (!has_ready_made(configs)) continue;
-        CHECK_NOTHROW(cudnn_plan(*libraries.cudnn, *configs.front()));
-        found = true;
-        break;
-      }
-      CHECK(found);
-    }
+    std::vector<ConvProblem> problems;
+    for (const ModelSpec& spec : released_variants()) add_problems(spec, type, problems);
+    CHECK(problems.size() > 150);
+    check_all_computed(problems, libraries);
+  }
+}
+
+TEST_CASE("cuDNN has a ready-made kernel for every convolution of S on every architecture") {
+  std::vector<ConvProblem> problems;
+  add_problems(released_variant("S"), DType::F16, problems);
+  for (const int compute_capability : {75, 80, 86, 89, 100, 120}) {
+    const Libraries libraries = libraries_for(of_capability(compute_capability));
+    SKIP_WITHOUT_CUDNN(libraries);
+    check_all_computed(problems, libraries);
   }
 }
 
@@ -121,11 +144,7 @@ TEST_CASE("cuDNN makes a plan of all that it proposes, and names tell them apart
 }
 
 TEST_CASE("cuDNN proposes for the device that is described") {
-  DeviceProperties turing = kH100;
-  turing.compute_capability = 75;
-  turing.multiprocessors = 40;
-  turing.shared_bytes = 64 << 10;
-  const Libraries h100 = libraries_for(kH100), t4 = libraries_for(turing);
+  const Libraries h100 = libraries_for(kH100), t4 = libraries_for(of_capability(75));
   SKIP_WITHOUT_CUDNN(h100);
   const auto configs = [](const Libraries& libraries, DType type) {
     return cudnn_configs(*libraries.cudnn, split(dense_3x3(type, Activation::Relu, ConvProblem::Residual::None), 2),
