@@ -47,7 +47,10 @@ struct Choice {
 
 struct Totals {
   int convolutions = 0, copies = 0, epilogues = 0;
-  std::vector<double> end;  // by step: when it is over, if every step begins as soon as it may
+  // By step, if every step begins as soon as it may: when it is over, and how many launches have come one after
+  // another.
+  std::vector<double> end;
+  std::vector<int> chain;
 
   int launches(std::size_t steps) const { return static_cast<int>(steps) + copies + epilogues; }
 };
@@ -88,8 +91,9 @@ class Survey {
   explicit Survey(const Options& options)
       : options_(options), type_(dtype_of(options.precision)), libraries_(libraries_for(kH100)) {
     if (libraries_.cudnn == nullptr) throw Error("{}", fmt::join(libraries_.report, "; "));
-    fmt::print("{}\n{:<8}{:>6}  {:<10}{:>13}{:>10}{:>8}{:>11}{:>16}\n", fmt::join(libraries_.report, "\n"), "variant",
-               "batch", "kernels", "convolutions", "launches", "copies", "epilogues", "predicted us");
+    fmt::print("{}\n{:<8}{:>6}  {:<10}{:>13}{:>10}{:>10}{:>8}{:>11}{:>16}\n", fmt::join(libraries_.report, "\n"),
+               "variant", "batch", "kernels", "convolutions", "launches", "in a row", "copies", "epilogues",
+               "predicted us");
   }
 
   void run(const ModelSpec& spec, int batch) {
@@ -101,9 +105,10 @@ class Survey {
     for (const bool own : {false, true}) {
       if (own && type_ == DType::F32) continue;  // ours are for 16 bits
       const Totals totals = count(graph, plan, own ? own_choice : library_choice);
-      fmt::print("{:<8}{:>6}  {:<10}{:>13}{:>10}{:>8}{:>11}{:>16.0f}\n", spec.variant, batch,
-                 own ? "own" : "libraries", totals.convolutions, totals.launches(plan.steps.size()), totals.copies,
-                 totals.epilogues, *std::ranges::max_element(totals.end) * 1e6);
+      fmt::print("{:<8}{:>6}  {:<10}{:>13}{:>10}{:>10}{:>8}{:>11}{:>16.0f}\n", spec.variant, batch,
+                 own ? "own" : "libraries", totals.convolutions, totals.launches(plan.steps.size()),
+                 *std::ranges::max_element(totals.chain), totals.copies, totals.epilogues,
+                 *std::ranges::max_element(totals.end) * 1e6);
     }
   }
 
@@ -113,7 +118,11 @@ class Survey {
     Totals totals;
     for (const Step& step : plan.steps) {
       double begin = 0, seconds = kLaunchSeconds;
-      for (const int before : step.dependencies) begin = std::max(begin, totals.end[static_cast<std::size_t>(before)]);
+      int chain = 0, launches = 1;
+      for (const int before : step.dependencies) {
+        begin = std::max(begin, totals.end[static_cast<std::size_t>(before)]);
+        chain = std::max(chain, totals.chain[static_cast<std::size_t>(before)]);
+      }
       if (step.kind == StepKind::Conv) {
         const ConvProblem problem = conv_problem(graph, step, false);
         const std::string& node = graph.nodes[static_cast<std::size_t>(step.node)].name;
@@ -125,11 +134,13 @@ class Survey {
         ++totals.convolutions;
         totals.copies += choice->copies;
         totals.epilogues += choice->epilogue;
+        launches += choice->copies + choice->epilogue;
         seconds = choice->seconds;
       } else {
         seconds += static_cast<double>(bytes_moved(step, graph)) / libraries_.device.bytes_per_second;
       }
       totals.end.push_back(begin + seconds);
+      totals.chain.push_back(chain + launches);
     }
     return totals;
   }
