@@ -7,10 +7,11 @@ using namespace damoyolo;
 using namespace damoyolo::kernels;
 
 KERNEL_TEST_CASE("overlap: each kernel of a chain reads what the one before it wrote") {
-  constexpr Size kSize{1, 64, 64, 64};
+  const int side = can_overlap() ? 64 : 8;  // what cannot overlap shows as much with few blocks
+  const Size size{1, side, side, 64};
   constexpr int kKernels = 200;
-  const std::vector<float> zeros(DeviceTensor::elements(kSize, {}));
-  const DeviceTensor tensors[] = {{DType::F32, kSize, {}, zeros}, {DType::F32, kSize, {}, zeros}};
+  const std::vector<float> zeros(DeviceTensor::elements(size, {}));
+  const DeviceTensor tensors[] = {{DType::F32, size, {}, zeros}, {DType::F32, size, {}, zeros}};
   const DeviceArray<float> ones(std::vector<float>(64, 1.f));
   Epilogue add_one;
   add_one.bias = ones.data();
