@@ -43,7 +43,7 @@ endif
 KERNEL_SOURCES      := $(wildcard kernels/*.cu kernels/*.cpp)
 CUDA_SOURCES        := $(wildcard engine/cuda/*.cpp)
 # What the shim can stand in for: all but what talks to the real runtime and libraries.
-SIMT_CUDA_SOURCES   := $(patsubst %,engine/cuda/%.cpp,backend ceilings conv_heuristics conv_packing conv_problem \
+SIMT_CUDA_SOURCES   := $(patsubst %,engine/cuda/%.cpp,autotune backend ceilings conv_heuristics conv_packing conv_problem \
                          conv_split conv_timing device_traits kernel_choice network own_convolution plan plan_cache \
                          schedule timing uploaded) $(wildcard bench/layers/*.cpp)
 KERNEL_TEST_SOURCES := $(wildcard tests/kernels/*.cpp) tests/main.cpp
@@ -61,7 +61,9 @@ $(BUILD)/kernel_tests: $(SIMT_OBJECTS) $(BUILD)/libdamoyolo.a
 	$(CXX) $(LDFLAGS) -o $@ $^ -lfmt -ldl
 
 # Without contraction, arithmetic that kernels mark as rounded step by step is.
-SIMT_COMPILE = $(COMPILE) -Itests/simt -O1 -ffp-contract=off -Wno-unknown-pragmas
+SIMT_COMPILE = $(COMPILE) -Itests/simt $(SIMT_LEVEL) -ffp-contract=off -Wno-unknown-pragmas
+SIMT_LEVEL  := -O1
+$(BUILD)/obj/simt/tests/simt/products.cpp.o: SIMT_LEVEL := -O3
 
 $(BUILD)/obj/simt/%.cu.o: %.cu
 	@mkdir -p $(@D)

@@ -20,7 +20,7 @@
 // This keeps on the running stack what a function has to keep, leaves in *from where, and goes on at `to`.
 extern "C" void simt_change_stacks(void** from, void* to);
 asm(R"(
-        .text
+        .pushsection .text
         .p2align 4
         .type   simt_change_stacks, @function
 simt_change_stacks:
@@ -40,6 +40,7 @@ simt_change_stacks:
         popq    %rbp
         ret
         .size   simt_change_stacks, . - simt_change_stacks
+        .popsection
 )");
 #else
 #include <ucontext.h>
@@ -54,24 +55,22 @@ constexpr std::size_t kStackBytes = 64 * 1024;
 #ifdef __x86_64__
 using Place = void*;
 
-Place place_before(void (*begin)(), std::byte* stack) {
+void stop_before(void (*begin)(), std::byte* stack, Place& place) {
   // Six registers, the address to go to, and none to return to, so that `begin` finds the stack as if it were called.
   auto* const end = reinterpret_cast<std::uintptr_t*>(stack + kStackBytes);
   end[-2] = reinterpret_cast<std::uintptr_t>(begin);
   end[-1] = 0;
-  return end - 8;
+  place = end - 8;
 }
 void change_places(Place& from, const Place& to) { simt_change_stacks(&from, to); }
 #else
-using Place = ucontext_t;
+using Place = ucontext_t;  // which must not move
 
-Place place_before(void (*begin)(), std::byte* stack) {
-  Place place{};
+void stop_before(void (*begin)(), std::byte* stack, Place& place) {
   getcontext(&place);
   place.uc_stack.ss_sp = stack;
   place.uc_stack.ss_size = kStackBytes;
   makecontext(&place, begin, 0);
-  return place;
 }
 void change_places(Place& from, const Place& to) { swapcontext(&from, &to); }
 #endif
@@ -106,7 +105,7 @@ void change(Context& from, Context& to) {
 struct Fiber::Stack {
   void (*run)();
   std::unique_ptr<std::byte[]> memory{new std::byte[kStackBytes]};
-  Context context{place_before(begin, memory.get()), memory.get(), kStackBytes, nullptr};
+  Context context{{}, memory.get(), kStackBytes, nullptr};
 
   static inline Stack* resumed = nullptr;
   static void begin() {
@@ -115,7 +114,9 @@ struct Fiber::Stack {
   }
 };
 
-Fiber::Fiber(void (*run)()) : stack_(new Stack{run}) {}
+Fiber::Fiber(void (*run)()) : stack_(new Stack{run}) {
+  stop_before(Stack::begin, stack_->memory.get(), stack_->context.place);
+}
 Fiber::~Fiber() = default;
 
 void Fiber::resume() {

@@ -167,8 +167,8 @@ void mbarrier_arrive_cluster(std::uint32_t barrier) {
 
 void mbarrier_wait(std::uint32_t barrier, unsigned parity, const char* file, int line) {
   require_own(barrier);
-  wait_until([&] { return barrier_at(barrier).phase != (parity & 1); }, "a phase of a barrier in shared memory",
-             {file, line});
+  const Barrier& awaited = barrier_at(barrier);
+  wait_until([&] { return awaited.phase != (parity & 1); }, "a phase of a barrier in shared memory", {file, line});
 }
 
 void named_barrier(int id, int threads, const char* file, int line) {

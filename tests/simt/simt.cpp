@@ -98,7 +98,7 @@ void run_threads() {
 }
 
 void start(Block& block) {
-  std::fill(block.memory.begin(), block.memory.end(), std::byte{0xff});
+  std::memset(block.memory.data(), 0xff, block.memory.size());
   block.running = machine.threads;
   while (block.threads.size() < machine.threads) block.threads.push_back(std::make_unique<Thread>());
   for (unsigned i = 0; i < machine.threads; ++i) {
@@ -109,14 +109,19 @@ void start(Block& block) {
   }
 }
 
+bool wait_together(const Thread& a, const Thread& b) {
+  return a.state == b.state && a.mask == b.mask && a.site == b.site;
+}
+
 // Lanes of a warp that ended before count as arrived, as on the device; lanes past the block's end do not exist.
 bool warp_has_arrived(const Block& block, std::size_t waiting) {
   const Thread& thread = *block.threads[waiting];
-  const std::size_t first = waiting / warpSize * warpSize;
-  for (std::size_t i = first; i < std::min(first + warpSize, machine.threads); ++i) {
+  const std::size_t first = waiting / warpSize * warpSize, end = std::min(first + warpSize, machine.threads);
+  for (std::size_t turn = first; turn < end; ++turn) {
+    const std::size_t i = machine.falling ? turn : first + end - 1 - turn;  // the last to have its turn comes first
     const Thread& other = *block.threads[i];
     if (!(thread.mask >> (i - first) & 1) || other.state == State::Done) continue;
-    if (other.state != State::AtWarpBarrier || other.mask != thread.mask || other.site != thread.site) return false;
+    if (!wait_together(thread, other)) return false;
   }
   return true;
 }
@@ -127,8 +132,14 @@ bool release_barriers(Block& block) {
   // At first all are, and lanes that met are already.
   bool released =
       std::any_of(all.begin(), all.end(), [](const auto& thread) { return thread->state == State::Ready; });
+  std::size_t vain = 0;  // the last one before i that still has to wait; lanes that wait with it have to as well
   for (std::size_t i = 0; i < machine.threads; ++i) {
-    if (all[i]->state != State::AtWarpBarrier || !warp_has_arrived(block, i)) continue;
+    if (all[i]->state != State::AtWarpBarrier) continue;
+    if (vain < i && vain / warpSize == i / warpSize && wait_together(*all[vain], *all[i])) continue;
+    if (!warp_has_arrived(block, i)) {
+      vain = i;
+      continue;
+    }
     const std::size_t first = i / warpSize * warpSize;
     const unsigned mask = all[i]->mask;
     for (std::size_t j = first; j < std::min(first + warpSize, machine.threads); ++j)

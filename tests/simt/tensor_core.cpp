@@ -3,6 +3,7 @@
 #include <vector>
 
 #include "engine/core/error.h"
+#include "products.h"
 
 namespace simt {
 namespace {
@@ -65,17 +66,6 @@ Copies& copies_of_thread() {
   return all[thread];
 }
 
-// Without the sanitizers, which have seen all of its arguments and would make it slow.
-__attribute__((no_sanitize("address", "undefined"))) void multiply(const float* a, const float* b, float* sums, int m,
-                                                                   int n) {
-  for (int i = 0; i < m; ++i)
-    for (int j = 0; j < n; ++j) {
-      float sum = sums[i * n + j];
-      for (int k = 0; k < 16; ++k) sum += a[i * 16 + k] * b[j * 16 + k];
-      sums[i * n + j] = sum;
-    }
-}
-
 // Fragments' layouts, with g = lane / 4 and t = lane % 4: A's register r holds row g + 8·(r % 2) and columns
 // 2·t + 8·(r / 2) and the next one; B's register r rows 2·t + 8·r and the next one of column g; the sums' register r
 // row g + 8·(r / 2) of column 2·t + r % 2.
@@ -102,11 +92,11 @@ void multiply_fragments(void* const* lanes) {
       }
     for (int column = 0; column < lane(i).columns; ++column)
       for (int k = 0; k < 4; ++k)
-        b[static_cast<std::size_t>((column * 8 + i / 4) * 16 + 2 * (i % 4) + 8 * (k / 2) + k % 2)] =
+        b[static_cast<std::size_t>((2 * (i % 4) + 8 * (k / 2) + k % 2) * n + column * 8 + i / 4)] =
             element(lane(i), lane(i).b[column][k / 2], k);
   }
   each_sum([](float& mine, float& sum) { sum = mine; });
-  multiply(a.data(), b.data(), sums.data(), m, n);
+  for (int row = 0; row < m; ++row) add_products(a.data() + row * 16, 1, b.data(), n, sums.data() + row * n);
   each_sum([](float& mine, float& sum) { mine = sum; });
 }
 

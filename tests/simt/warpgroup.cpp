@@ -7,6 +7,7 @@
 #include "engine/core/error.h"
 #include "hopper.h"
 #include "hopper_work.h"
+#include "products.h"
 
 namespace simt {
 namespace {
@@ -14,8 +15,8 @@ namespace {
 using damoyolo::Error;
 
 constexpr int kWarpgroup = 128;
-constexpr int kRows = 64, kDepth = 16;  // of a product's first factor
-constexpr int kPiece = 8;               // elements of the 16 bytes that swizzling keeps together
+constexpr int kRows = 64;  // of a product's first factor
+constexpr int kPiece = 8;  // elements of the 16 bytes that swizzling keeps together
 
 struct Product {
   std::uint64_t a, b;
@@ -63,16 +64,8 @@ std::vector<float> factor(std::uint64_t descriptor, int rank, int rows, bool bf1
   return values;
 }
 
-// Most of the time that tests take is spent in these loops.
-#define SIMT_NOT_SANITIZED __attribute__((no_sanitize("address", "undefined")))
-
-// sums[columns] += a[16] · b[16][columns], where a's elements are `stride` apart.
-SIMT_NOT_SANITIZED void add_row(const float* a, int stride, const float* b, int columns, float* sums) {
-  for (int k = 0; k < kDepth; ++k)
-    for (int column = 0; column < columns; ++column) sums[column] += a[k * stride] * b[k * columns + column];
-}
-
-SIMT_NOT_SANITIZED void compute(const Product& product, int rank) {
+// Not sanitized because its loops take much of the time of the tests.
+__attribute__((no_sanitize("address", "undefined"))) void compute(const Product& product, int rank) {
   if (product.threads < kWarpgroup)
     throw Error("a wgmma is issued by {} of the {} threads of its warpgroup", product.threads, kWarpgroup);
   const std::vector<float> a = factor(product.a, rank, kRows, product.bf16),
@@ -85,7 +78,7 @@ SIMT_NOT_SANITIZED void compute(const Product& product, int rank) {
     const int half = row / 8 % 2 * 2;
     for (int column = 0; column < product.n; ++column)
       sums[column] = threads[column % 8 / 2][column / 8][half + column % 2];
-    add_row(a.data() + row, kRows, b.data(), product.n, sums);
+    add_products(a.data() + row, kRows, b.data(), product.n, sums);
     for (int column = 0; column < product.n; ++column)
       threads[column % 8 / 2][column / 8][half + column % 2] = sums[column];
   }
