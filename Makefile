@@ -21,7 +21,7 @@ CPPFLAGS  += -I. -I$(BUILD) -isystem /usr/include/stb
 # Libraries that travel with the programs lie beside them, see gpu-bundle; the older tag serves their own needs too.
 LDFLAGS   += $(SANITIZE) $(OPENMP) -pthread -Wl,--disable-new-dtags,-rpath,'$$ORIGIN/lib'
 LDLIBS    += -lfmt -ldnnl -ldl
-COMPILE    = $(shell command -v ccache) $(CXX) $(CPPFLAGS) -std=c++20 $(CXXFLAGS) $(WARNINGS) $(SANITIZE) $(UNSANITIZE) \
+COMPILE    = $(shell command -v ccache) $(CXX) $(CPPFLAGS) -std=c++20 $(CXXFLAGS) $(WARNINGS) $(SANITIZE) $(FILE_FLAGS) \
              $(OPENMP) -pthread -MMD -MP
 ifeq ($(MAKELEVEL),0)
 MAKEFLAGS += -j$(shell nproc)
@@ -84,7 +84,9 @@ $(BUILD)/obj/%.cpp.o: %.cpp | $(BUILD)/gen/variants_json.h $(BUILD)/libraries.fo
 	$(COMPILE) -c -o $@ $<
 
 # Where a PNG's first data chunk is empty, stb copies no bytes to a null pointer: the standard forbids it, nothing else.
-$(BUILD)/obj/loader/stb_image.cpp.o: UNSANITIZE = $(if $(SANITIZE),-fno-sanitize=nonnull-attribute)
+$(BUILD)/obj/loader/stb_image.cpp.o: FILE_FLAGS = $(if $(SANITIZE),-fno-sanitize=nonnull-attribute)
+# The reference computes whole networks, which takes longer than to compile it better.
+$(BUILD)/obj/engine/cpu/reference.cpp.o: FILE_FLAGS = $(if $(SANITIZE),-O1)
 
 # The variant table travels inside the binary: #include "gen/variants_json.h" gives damoyolo::kVariantsJson.
 $(BUILD)/gen/variants_json.h: engine/model/variants.json Makefile

@@ -125,20 +125,21 @@ std::optional<std::string> fault_of(const Plan& plan) {
   for (std::size_t reader = 0; reader < count; ++reader)
     for (const Access& read : all[reader]) {
       if (read.writes) continue;
+      std::vector<std::pair<std::size_t, Access>> writes;  // before it, and the steps that do them
+      for (std::size_t other = 0; other < reader; ++other)
+        for (const Access& write : all[other])
+          if (write.writes && share_memory(plan, read, write)) writes.emplace_back(other, write);
       for (int channel = read.begin; channel < read.end; ++channel) {
         const Access one{read.region, channel, channel + 1, false};
         std::optional<std::size_t> writer;
-        for (std::size_t other = 0; other < reader; ++other)
-          for (const Access& write : all[other])
-            if (write.writes && write.region == one.region && share_memory(plan, one, write)) writer = other;
+        for (const auto& [other, write] : writes)
+          if (write.region == one.region && share_memory(plan, one, write)) writer = other;
         if (!writer || !before[reader][*writer])
           return fmt::format("step {} reads channel {} of region {} before it is written", reader, channel,
                              read.region);
-        for (std::size_t other = 0; other < reader; ++other)
-          for (const Access& write : all[other])
-            if (write.writes && write.region != one.region && share_memory(plan, one, write) &&
-                !before[*writer][other])
-              return fmt::format("step {} writes over what step {} wrote and step {} reads", other, *writer, reader);
+        for (const auto& [other, write] : writes)
+          if (write.region != one.region && share_memory(plan, one, write) && !before[*writer][other])
+            return fmt::format("step {} writes over what step {} wrote and step {} reads", other, *writer, reader);
       }
     }
   return std::nullopt;
