@@ -15,6 +15,7 @@
 #include "cli/audit_report.h"
 #include "cli/coco.h"
 #include "cli/command.h"
+#include "cli/json_file.h"
 #include "cli/options.h"
 #include "cli/pipeline.h"
 #include "cli/text.h"
@@ -178,6 +179,7 @@ Target target_of(const AuditOptions& options) {
 }
 
 int audit(const AuditOptions& options, Console& console) {
+  if (!options.json.empty()) require_writable(options.json);
   const Pictures pictures = find_pictures(options, console);
   Detector rounded(options.weights, options.detector);
   const ModelSpec& model = rounded.model();
@@ -241,22 +243,19 @@ Action add_audit(CLI::App& command) {
   const auto options = std::make_shared<AuditOptions>();
   add_weights_option(command, options->weights)->required();
   command.add_option("--images", options->images, "Images, folders of them or patterns; with --ann, the one folder")
-      ->type_name("PATH...")
+      ->type_name("PATH")
       ->required();
   CLI::Option* annotations =
       command.add_option("--ann", options->annotations, "Annotations in COCO's format, to measure AP")
           ->type_name("FILE");
-  command
-      .add_option("--max-ap-loss", options->largest_loss,
-                  "Look for layers to keep in fp32 until no more AP is lost (default with --ann: 0.003)")
-      ->type_name("0..1")
-      ->check(CLI::Range(0.0, 1.0).description(""))
-      ->needs(annotations);
-  command
-      .add_option("--min-snr", options->least_snr,
-                  "The same until the head's outputs have this signal-to-noise ratio (default without --ann: 40)")
-      ->type_name("DB")
-      ->check(CLI::Range(0.0, 200.0).description(""));
+  CLI::Option* loss =
+      command.add_option("--max-ap-loss", options->largest_loss,
+                         "Look for layers to keep in fp32 until no more AP is lost (default with --ann: 0.003)");
+  allow_range(*loss, 0.0, 1.0)->needs(annotations);
+  CLI::Option* snr = command.add_option(
+      "--min-snr", options->least_snr,
+      "The same until the head's outputs have this signal-to-noise ratio (default without --ann: 40)");
+  allow_range(*snr, 0.0, 200.0)->type_name("DB");
   allow_range(*command.add_option("--max-images", options->max_images, "Take only the first; 0: all"), 0, 1 << 30)
       ->capture_default_str();
   add_threshold_options(command, options->confidence, options->iou, "the variant's", "the variant's");

@@ -4,11 +4,10 @@
 #include <fmt/ranges.h>
 
 #include <algorithm>
-#include <fstream>
 #include <nlohmann/json.hpp>
 
+#include "cli/json_file.h"
 #include "cli/text.h"
-#include "engine/core/error.h"
 
 namespace damoyolo::cli {
 namespace {
@@ -109,10 +108,7 @@ void write_json(const std::string& path, const AuditReport& report) {
                                 {"largest_score_difference", report.boxes.largest_difference}}},
                               {"layers", layers}};
   if (report.exact_ap) json["ap_fp32"] = *report.exact_ap;
-  std::ofstream file(path, std::ios::binary);
-  file << json.dump(1) << '\n';
-  file.close();
-  if (!file) throw Error("{}: cannot be written", path);
+  write_json_file(path, json);
 }
 
 }  // namespace damoyolo::cli

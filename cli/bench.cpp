@@ -13,6 +13,7 @@
 #include <vector>
 
 #include "cli/command.h"
+#include "cli/json_file.h"
 #include "cli/measure.h"
 #include "cli/options.h"
 #include "cli/report.h"
@@ -230,6 +231,7 @@ void print_left_out(const std::vector<LeftOut>& left_out, Console& console) {
 }
 
 int bench(BenchOptions options, Console& console) {
+  if (!options.json.empty()) require_writable(options.json);
   const DeviceChoice device = choose_device(options.detector.device, Precision::Auto);
   options.detector.device = device.device;
   MeasureOptions asked{options.weights, combinations_of(options), {}, options.seconds};
@@ -267,10 +269,9 @@ Action add_bench(CLI::App& command) {
       ->delimiter(',')
       ->default_str(fmt::format("{}", fmt::join(options->batches, ",")));
   add_size_option(command, options->detector);
-  command.add_option("--seconds", options->seconds, "That each combination is measured for, each way")
-      ->type_name("SECONDS")
-      ->check(CLI::Range(0.001, 3600.0).description(""))
-      ->capture_default_str();
+  CLI::Option* seconds =
+      command.add_option("--seconds", options->seconds, "That each combination is measured for, each way");
+  allow_range(*seconds, 0.001, 3600.0)->type_name("SECONDS")->capture_default_str();
   command.add_option("--images", options->images, "Pictures for the end-to-end runs: a folder, a pattern or a file")
       ->type_name("SOURCE")
       ->default_str(kBundledPictures);

@@ -5,12 +5,14 @@
 
 #include <CLI/CLI.hpp>
 #include <exception>
+#include <memory>
 #include <new>
 #include <ostream>
 #include <string>
 #include <vector>
 
 #include "cli/command.h"
+#include "cli/text.h"
 #include "engine/core/error.h"
 
 namespace damoyolo::cli {
@@ -37,14 +39,23 @@ constexpr Command kCommands[] = {
     {"doctor", "Say what this machine offers and what would be used", add_doctor},
 };
 
+// Descriptions beside the options, in lines that a terminal of a hundred columns shows whole.
+class Formatter : public CLI::Formatter {
+  std::string make_option_desc(const CLI::Option* option) const override {
+    return folded(CLI::Formatter::make_option_desc(option), 68);
+  }
+};
+
 std::string wrong_usage(const CLI::App* app, const CLI::Error& error) {
   const std::vector<CLI::App*> chosen = app->get_subcommands();
   const std::vector<std::string> words = app->remaining();
-  if (chosen.empty() && !words.empty())
+  if (chosen.empty() && !words.empty() && !words.front().starts_with('-'))
     return fmt::format("damoyolo: there is no subcommand \"{}\"\nRun \"damoyolo --help\" for those there are.\n",
                        words.front());
+  const std::string unknown = fmt::format("{}", fmt::join(chosen.empty() ? words : chosen.front()->remaining(), " "));
+  const std::string what = unknown.empty() ? error.what() : "not expected: " + unknown;
   const std::string name = chosen.empty() ? "damoyolo" : "damoyolo " + chosen.front()->get_name();
-  return fmt::format("damoyolo: {}\nRun \"{} --help\" for the options.\n", error.what(), name);
+  return fmt::format("damoyolo: {}\nRun \"{} --help\" for the options.\n", what, name);
 }
 
 }  // namespace
@@ -55,7 +66,15 @@ int run(int argc, const char* const* argv, std::istream& in, std::ostream& out, 
   app.set_version_flag("--version", kVersion, "Print the version and exit");
   app.set_help_flag("-h,--help", "Print this help and exit");
   app.failure_message(wrong_usage);
+  app.formatter(std::make_shared<Formatter>());
   app.require_subcommand(1);
+
+  // Most often a variable of the shell that is not set; as a file's name it would be taken for none.
+  for (int i = 1; i < argc; ++i)
+    if (*argv[i] == '\0') {
+      fmt::print(err, "damoyolo: an argument is empty: what follows \"{}\"\n", argv[i - 1]);
+      return kWrongUsage;
+    }
 
   Action chosen;
   for (const Command& command : kCommands) {

@@ -27,6 +27,9 @@ std::vector<std::optional<int>> match_categories(std::vector<CocoCategory> categ
 }
 
 std::vector<std::string> image_paths(const CocoAnnotations& truth, const std::string& folder) {
+  std::error_code failed;
+  if (!std::filesystem::is_directory(folder, failed))
+    throw Error("{}: is no folder, expected that of the annotated images", folder);
   std::vector<std::string> paths;
   for (const CocoImage& image : truth.images)
     paths.push_back((std::filesystem::path(folder) / image.file_name).string());

@@ -21,7 +21,7 @@ namespace damoyolo::cli {
 std::vector<std::optional<int>> match_categories(std::vector<CocoCategory> categories, const ModelSpec& model,
                                                  const std::string& path);
 
-// The paths of the annotated images, in their order.
+// The paths of the annotated images, in their order. Throws Error when there is no such folder.
 std::vector<std::string> image_paths(const CocoAnnotations& truth, const std::string& folder);
 
 // Leaves out all other images and what is annotated in them.

@@ -95,6 +95,22 @@ class Table {
   std::size_t image_width_ = 5, class_width_ = 5;
 };
 
+// The same for every way to name a file.
+fs::path place_of(const fs::path& path) {
+  std::error_code failed;
+  const fs::path place = fs::weakly_canonical(path, failed);
+  return failed ? path : place;
+}
+
+// Results are written while images are still to be read.
+void require_own_files(const DetectOptions& options, const std::vector<std::string>& images) {
+  std::set<fs::path> places{place_of(options.weights)};
+  for (const std::string& image : images) places.insert(place_of(image));
+  for (const std::string& results : {options.json, options.coco})
+    if (!results.empty() && !places.insert(place_of(results)).second)
+      throw Error("{}: is read or written for something else, expected another file for the results", results);
+}
+
 // Writes what is wanted for each image into the folder, on the threads of a pool.
 class FolderWriter {
  public:
@@ -105,7 +121,7 @@ class FolderWriter {
     stems_ = output_stems(images);
     std::error_code failed;
     fs::create_directories(folder_, failed);
-    if (failed || !fs::is_directory(folder_, failed)) throw Error("{}: the folder cannot be made", folder_.string());
+    if (failed) throw Error("{}: the folder cannot be made: {}", folder_.string(), failed.message());
     if (pictures_) refuse_to_overwrite(images);
   }
 
@@ -137,15 +153,11 @@ class FolderWriter {
 
  private:
   void refuse_to_overwrite(const std::vector<std::string>& images) const {
-    const auto place = [](const fs::path& path) {
-      std::error_code failed;
-      return fs::weakly_canonical(path, failed);
-    };
     std::set<fs::path> places;
-    for (const std::string& image : images) places.insert(place(image));
+    for (const std::string& image : images) places.insert(place_of(image));
     for (const std::string& stem : stems_) {
       const fs::path picture = folder_ / (stem + ".png");
-      if (places.contains(place(picture)))
+      if (places.contains(place_of(picture)))
         throw Error("{}: is an image and would be overwritten, expected another folder for the annotated pictures",
                     picture.string());
     }
@@ -215,6 +227,7 @@ void print_summary(std::ostream& out, const Totals& totals, double seconds) {
 
 int detect(const DetectOptions& options, Console& console) {
   const std::vector<std::string> paths = expand_sources(options.sources, console.in);
+  require_own_files(options, paths);
   Detector detector(options.weights, options.detector);
   const ModelSpec& model = detector.model();
   DetectParameters parameters;

@@ -2,7 +2,6 @@
 
 #include <CLI/CLI.hpp>
 #include <algorithm>
-#include <fstream>
 #include <memory>
 #include <nlohmann/json.hpp>
 #include <optional>
@@ -12,6 +11,7 @@
 
 #include "cli/coco.h"
 #include "cli/command.h"
+#include "cli/json_file.h"
 #include "cli/options.h"
 #include "cli/pipeline.h"
 #include "cli/stopwatch.h"
@@ -82,13 +82,11 @@ void write_json(const std::string& path, const CocoAnnotations& truth, const Coc
                                     {"ap_medium", to_json(precision.ap_medium)},
                                     {"ap_large", to_json(precision.ap_large)},
                                     {"classes", classes}};
-  std::ofstream file(path, std::ios::binary);
-  file << json.dump(1, ' ', false, nlohmann::json::error_handler_t::replace) << '\n';
-  file.close();
-  if (!file) throw Error("{}: cannot be written", path);
+  write_json_file(path, json);
 }
 
 int eval(const EvalOptions& options, Console& console) {
+  if (!options.json.empty()) require_writable(options.json);
   CocoAnnotations truth = read_coco_annotations(options.annotations);
   if (truth.images.empty()) throw Error("{}: names no images", options.annotations);
   Detector detector(options.weights, options.detector);

@@ -3,6 +3,9 @@
 #include <fmt/ostream.h>
 
 #include <CLI/CLI.hpp>
+#include <cerrno>
+#include <cstring>
+#include <filesystem>
 #include <fstream>
 #include <memory>
 #include <nlohmann/json.hpp>
@@ -26,8 +29,11 @@ struct ImportArguments {
 };
 
 std::ifstream open(const std::string& path) {
+  errno = 0;
   std::ifstream file(path, std::ios::binary);
-  if (!file || file.peek() == std::ifstream::traits_type::eof()) throw Error("{}: is empty or cannot be read", path);
+  if (!file) throw Error("{}: cannot be opened: {}", path, std::strerror(errno));
+  if (file.peek() == std::ifstream::traits_type::eof())
+    throw Error("{}: is {}", path, std::filesystem::is_directory(path) ? "a directory, expected a file" : "empty");
   return file;
 }
 
@@ -117,7 +123,7 @@ Action add_import(CLI::App& command) {
   command.add_flag("--legacy", options.legacy, "The last score channel has no meaning, as in industrial models");
   const auto set_size = [arguments](const std::string& text) { arguments->options.size = parse_size(text); };
   command.add_option_function<std::string>("--size", set_size, "Network size, multiples of 32; else the variant's")
-      ->type_name("HxW");
+      ->type_name("HEIGHTxWIDTH");
   CLI::Option* dtype = command.add_option("--dtype", arguments->dtype, "How weights are stored");
   allow_only(*dtype, {"fp32", "bf16"})->capture_default_str();
   return [arguments](Console& console) { return import(*arguments, console); };

@@ -13,6 +13,7 @@
 
 #include "cli/command.h"
 #include "cli/comparison.h"
+#include "cli/json_file.h"
 #include "cli/measure.h"
 #include "cli/options.h"
 #include "cli/report.h"
@@ -139,6 +140,7 @@ class Tables {
 };
 
 int layers(const LayersOptions& options, Console& console) {
+  if (!options.json.empty()) require_writable(options.json);
   Detector detector(options.weights, options.detector);
   Report report = begin_report(detector.device(), options.detector.threads, console.typed);
   fmt::print(console.out, "{}, batch {}, {}\n{}\n", describe(detector.model()), options.detector.max_batch,
@@ -177,12 +179,9 @@ Action add_layers(CLI::App& command) {
       "--compare", options->compare,
       "On a GPU: time these kernels, too: own, library, all; with --mode max-autotune all that the libraries have");
   allow_list(*compare, {"own", "library", "all"});
-  command
-      .add_option("--seconds", options->compare_seconds, "That --compare may take, an equal part for each convolution")
-      ->type_name("SECONDS")
-      ->check(CLI::Range(0.001, 86400.0).description(""))
-      ->needs(compare)
-      ->capture_default_str();
+  CLI::Option* seconds = command.add_option("--seconds", options->compare_seconds,
+                                            "That --compare may take, an equal part for each convolution");
+  allow_range(*seconds, 0.001, 86400.0)->type_name("SECONDS")->needs(compare)->capture_default_str();
   CLI::Option* repetitions = command.add_option("--runs", options->repetitions, "Of each step");
   allow_range(*repetitions, 1, 100000)->capture_default_str();
   add_report_options(command, options->json, options->markdown);

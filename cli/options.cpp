@@ -14,19 +14,18 @@
 namespace damoyolo::cli {
 namespace {
 
-// CLI::Range lets "nan" pass.
-const CLI::Validator& fraction() {
-  static const CLI::Validator validator(
-      [](std::string& text) {
-        const char* const end = text.data() + text.size();
-        double value = 0;
-        const auto [rest, error] = std::from_chars(text.data(), end, value);
-        return error == std::errc{} && rest == end && value >= 0 && value <= 1
-                   ? std::string()
-                   : fmt::format("\"{}\" is not a number from 0 to 1", text);
-      },
-      "");
-  return validator;
+// CLI::Range lets "nan" pass, and calls 1.5 a number that is not from 1 to 2 where a whole one is meant.
+template <typename Number>
+CLI::Validator number_in(Number least, Number most, const char* what) {
+  const auto check = [=](std::string& text) {
+    const char* const end = text.data() + text.size();
+    Number value{};
+    const auto [rest, error] = std::from_chars(text.data(), end, value);
+    return error == std::errc{} && rest == end && value >= least && value <= most
+               ? std::string()
+               : fmt::format("\"{}\" is not a {} from {} to {}", text, what, least, most);
+  };
+  return CLI::Validator(check, "");
 }
 
 const CLI::Validator& device_name() {
@@ -61,7 +60,11 @@ CLI::Option* allow_list(CLI::Option& option, std::vector<std::string> values) {
 }
 
 CLI::Option* allow_range(CLI::Option& option, int least, int most) {
-  return option.type_name(fmt::format("{}..{}", least, most))->check(CLI::Range(least, most).description(""));
+  return option.type_name(fmt::format("{}..{}", least, most))->check(number_in(least, most, "whole number"));
+}
+
+CLI::Option* allow_range(CLI::Option& option, double least, double most) {
+  return option.type_name(fmt::format("{}..{}", least, most))->check(number_in(least, most, "number"));
 }
 
 CLI::Option* add_weights_option(CLI::App& command, std::string& path) {
@@ -90,8 +93,9 @@ void add_place_options(CLI::App& command, DetectorOptions& options) {
       "--kernels", set_kernels,
       "On a GPU: who computes convolutions, cuDNN and cuBLASLt or this program's own kernels");
   allow_only(*kernels, {"auto", "library", "own"})->default_str("auto");
-  command.add_flag("!--no-overlap", options.overlap,
-                   "On a GPU: let each kernel end before the next one starts, also where they may overlap");
+  command.add_flag_callback(
+      "--no-overlap", [&options] { options.overlap = false; },
+      "On a GPU: let each kernel end before the next one starts, also where they may overlap");
   CLI::Option* threads =
       command.add_option("--threads", options.threads, "Processor threads; 0: all that the process may use");
   allow_range(*threads, 0, 1024)->capture_default_str();
@@ -135,14 +139,11 @@ void add_batch_option(CLI::App& command, int& batch) {
 
 void add_threshold_options(CLI::App& command, std::optional<double>& confidence, std::optional<double>& iou,
                            const std::string& default_confidence, const std::string& default_iou) {
-  command.add_option("--conf", confidence, "Keep detections with a higher score")
-      ->type_name("0..1")
-      ->check(fraction())
+  allow_range(*command.add_option("--conf", confidence, "Keep detections with a higher score"), 0.0, 1.0)
       ->default_str(default_confidence);
-  command.add_option("--iou", iou, "Suppress boxes that overlap more with a better one of their class")
-      ->type_name("0..1")
-      ->check(fraction())
-      ->default_str(default_iou);
+  CLI::Option* overlap =
+      command.add_option("--iou", iou, "Suppress boxes that overlap more with a better one of their class");
+  allow_range(*overlap, 0.0, 1.0)->default_str(default_iou);
 }
 
 std::pair<int, int> parse_size(const std::string& text) {

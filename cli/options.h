@@ -14,7 +14,8 @@ namespace damoyolo::cli {
 // What an option may be, checked and named in the help. They return the option.
 CLI::Option* allow_only(CLI::Option& option, std::vector<std::string> values);
 CLI::Option* allow_list(CLI::Option& option, std::vector<std::string> values);  // several, with commas between
-CLI::Option* allow_range(CLI::Option& option, int least, int most);
+CLI::Option* allow_range(CLI::Option& option, int least, int most);             // whole numbers
+CLI::Option* allow_range(CLI::Option& option, double least, double most);
 
 // -w: a weights file.
 CLI::Option* add_weights_option(CLI::App& command, std::string& path);

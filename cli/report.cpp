@@ -6,11 +6,11 @@
 #include <chrono>
 #include <cmath>
 #include <cstdlib>
-#include <fstream>
 #include <nlohmann/json.hpp>
 #include <numeric>
 #include <utility>
 
+#include "cli/json_file.h"
 #include "cli/roofline.h"
 #include "cli/table.h"
 #include "cli/text.h"
@@ -171,10 +171,7 @@ void write_json(const Report& report, const std::string& path) {
     json["left_out"].back()["reason"] = left_out.reason;
   }
   for (const Profile& profile : report.profiles) json["layers"].push_back(json_of(profile, report.ceilings));
-  std::ofstream file(path, std::ios::binary);
-  file << json.dump(1, ' ', false, Json::error_handler_t::replace) << '\n';
-  file.close();
-  if (!file) throw Error("{}: cannot be written", path);
+  write_json_file(path, json);
 }
 
 }  // namespace damoyolo::cli

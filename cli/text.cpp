@@ -30,6 +30,19 @@ std::vector<std::string> split(std::string_view text, char separator) {
   return parts;
 }
 
+std::string folded(std::string_view text, std::size_t width) {
+  std::string lines;
+  std::size_t column = 0;
+  for (const std::string& word : split(text, ' ')) {
+    const std::size_t length = characters(word);
+    const bool first = lines.empty(), breaks = !first && column + 1 + length > width;
+    lines += first ? "" : breaks ? "\n" : " ";
+    column = first || breaks ? length : column + 1 + length;
+    lines += word;
+  }
+  return lines;
+}
+
 std::size_t characters(std::string_view text) {
   return static_cast<std::size_t>(
       std::ranges::count_if(text, [](char c) { return (static_cast<unsigned char>(c) & 0xc0u) != 0x80u; }));

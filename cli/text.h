@@ -21,6 +21,9 @@ std::string joined(std::span<const std::string> words, std::size_t most = 80);
 // The parts between separators, without blanks around them; empty parts are left out.
 std::vector<std::string> split(std::string_view text, char separator);
 
+// The words in lines of at most `width` characters, or of one word; no line ends in a blank.
+std::string folded(std::string_view text, std::size_t width);
+
 // How many characters UTF-8 text has.
 std::size_t characters(std::string_view text);
 

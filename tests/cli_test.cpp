@@ -12,6 +12,7 @@
 #include <vector>
 
 #include "cli/options.h"
+#include "cli/text.h"
 #include "engine/audit.h"
 #include "engine/detector.h"
 #include "engine/model/build.h"
@@ -75,16 +76,19 @@ TEST_CASE("cli: wrong usage exits with 2 and says what was wrong") {
   const Case cases[] = {
       {{}, "subcommand is required"},
       {{"find"}, "there is no subcommand \"find\""},
+      {{"--bright"}, "not expected: --bright\n"},
       {{"detect"}, "is required"},
       {{"detect", "a.png"}, "--weights is required"},
       {{"detect", "a.png", "-w", "w", "--conf", "1.5"}, "--conf: \"1.5\" is not a number from 0 to 1"},
       {{"detect", "a.png", "-w", "w", "--conf", "nan"}, "--conf: \"nan\""},
       {{"detect", "a.png", "-w", "w", "--iou", "-0.1"}, "--iou: \"-0.1\""},
-      {{"detect", "a.png", "-w", "w", "--max-det", "501"}, "501 not in range 1 to 500"},
-      {{"detect", "a.png", "-w", "w", "--batch", "0"}, "--batch"},
+      {{"detect", "a.png", "-w", "w", "--max-det", "501"}, "--max-det: \"501\" is not a whole number from 1 to 500"},
+      {{"detect", "a.png", "-w", "w", "--batch", "1.5"}, "--batch: \"1.5\" is not a whole number from 1 to 1024"},
+      {{"detect", "a.png", "-w", "w", "--json", ""}, "an argument is empty: what follows \"--json\""},
       {{"detect", "a.png", "-w", "w", "--device", "cuda:x"}, "\"cuda:x\" is not auto, cpu, cuda or cuda:N"},
       {{"detect", "a.png", "-w", "w", "--precision", "int8"}, "--precision: int8"},
-      {{"detect", "a.png", "-w", "w", "--bright"}, "--bright"},
+      {{"detect", "a.png", "-w", "w", "--bright"}, "not expected: --bright\n"},
+      {{"graph", "--variant", "S", "--conf", "0.4"}, "not expected: --conf 0.4\n"},
       {{"import", "a.pth", "-o", "b", "--size", "100x128"}, "\"100x128\" is not HEIGHTxWIDTH"},
       {{"import", "a.pth", "-o", "b", "--size", "128"}, "\"128\" is not HEIGHTxWIDTH"},
       {{"import", "a.pth", "-o", "b", "--variant", "XL"}, "--variant: XL"},
@@ -97,11 +101,12 @@ TEST_CASE("cli: wrong usage exits with 2 and says what was wrong") {
       {{"audit", "-w", "w"}, "--images is required"},
       {{"audit", "-w", "w", "--images", "d", "--max-ap-loss", "0.01"}, "requires --ann"},
       {{"audit", "-w", "w", "--images", "d", "--min-snr", "loud"}, "--min-snr"},
+      {{"audit", "-w", "w", "--images", "d", "--max-images", "-1"}, "from 0 to 1073741824"},
       {{"bench"}, "--weights is required"},
       {{"bench", "-w", "w", "--precision", "fp32,int8"}, "--precision: int8"},
       {{"bench", "-w", "w", "--mode", "eager"}, "--mode: eager"},
       {{"bench", "-w", "w", "--batch", "1,0"}, "--batch"},
-      {{"bench", "-w", "w", "--seconds", "0"}, "--seconds"},
+      {{"bench", "-w", "w", "--seconds", "0"}, "--seconds: \"0\" is not a number from 0.001 to 3600"},
       {{"bench", "-w", "w", "--size", "100x128"}, "\"100x128\" is not HEIGHTxWIDTH"},
       {{"layers"}, "--weights is required"},
       {{"layers", "-w", "w", "--sort", "size"}, "--sort: size"},
@@ -132,6 +137,15 @@ TEST_CASE("cli: help and version are no errors") {
   CHECK(run({"--version"}).code == 0);
 }
 
+TEST_CASE("cli: the help is no wider than a hundred columns") {
+  for (const char* command : {"import", "detect", "eval", "audit", "forward", "bench", "layers", "graph", "doctor"})
+    for (const std::string& line : cli::split(run({command, "--help"}).out, '\n')) {
+      CAPTURE(line);
+      CHECK(line.size() <= 100);
+      CHECK_FALSE(contains(line, "{false}"));
+    }
+}
+
 TEST_CASE("cli: what cannot be used exits with 1 and names the file") {
   const test::TemporaryFolder folder;
   const auto failure = [](const std::vector<std::string>& arguments) {
@@ -145,10 +159,27 @@ TEST_CASE("cli: what cannot be used exits with 1 and names the file") {
   CHECK(contains(failure({"detect", "a.png", "-w", none}), none));
   CHECK(contains(failure({"detect", "-", "-w", kWeights}), "the list names no image"));
   CHECK(contains(failure({"import", none, "-o", out}), none));
+  CHECK(contains(failure({"import", none, "-o", out, "--names", none}), "none: cannot be opened: No such file"));
+  CHECK(contains(failure({"import", none, "-o", out, "--names", kDigits}), "is a directory"));
   CHECK(contains(failure({"import", none, "-o", out, "--names", folder.file("blank.names")}), "has no class names"));
   CHECK(contains(failure({"import", none, "-o", out, "--structure", folder.file("list.json")}), "not a JSON object"));
   CHECK(contains(failure({"detect", kDigits + "images", "-w", kWeights, "--out", folder.file("list.json")}),
-                 "list.json: the folder cannot be made"));
+                 "list.json: the folder cannot be made: Not a directory"));
+  const std::string annotations = kDigits + "annotations.json", unwritable = folder.file("none/figures.json");
+  CHECK(contains(failure({"eval", "-w", kWeights, "--images", none, "--ann", annotations}),
+                 "none: is no folder, expected that of the annotated images"));
+  // What takes long says so before it begins.
+  const std::vector<std::string> images{"--images", kDigits + "images"};
+  for (std::vector<std::string> command :
+       {std::vector<std::string>{"eval", "--ann", annotations}, {"audit"}, {"bench"}}) {
+    command.insert(command.end(), {"-w", kWeights, "--json", unwritable});
+    command.insert(command.end(), images.begin(), images.end());
+    const Outcome outcome = run(command);
+    CHECK(outcome.code == 1);
+    CHECK(contains(outcome.err, unwritable + ": cannot be written"));
+    CHECK(outcome.out.empty());
+  }
+  CHECK(contains(failure({"layers", "-w", kWeights, "--json", unwritable}), unwritable + ": cannot be written"));
   CHECK(contains(failure({"detect", kDigits + "images", "-w", kWeights, "--no-draw", "--classes", "3,x"}),
                  "there is no class \"x\", expected a number from 0 to 9 or one of 0, 1,"));
   CHECK_FALSE(std::filesystem::exists(out));
@@ -220,6 +251,26 @@ TEST_CASE("cli: detect does not overwrite the images it reads") {
   CHECK(outcome.code == 1);
   CHECK(contains(outcome.err, "scene.png: is an image and would be overwritten"));
   CHECK(test::read_file(image) == before);
+}
+
+TEST_CASE("cli: detect's results take no other file's place") {
+  const test::TemporaryFolder folder;
+  const std::string image = folder.file("000.png"), weights = folder.file("weights"), results = folder.file("results");
+  std::filesystem::copy(kDigits + "images/000.png", image);
+  std::filesystem::copy(kWeights, weights);
+  const auto refused = [&](const std::vector<std::string>& more, const std::string& path) {
+    std::vector<std::string> arguments{"detect", image, "-w", weights, "--no-draw"};
+    arguments.insert(arguments.end(), more.begin(), more.end());
+    const Outcome outcome = run(arguments);
+    CHECK(outcome.code == 1);
+    CHECK(contains(outcome.err, path + ": is read or written for something else"));
+  };
+  refused({"--json", image}, image);
+  refused({"--coco", weights}, weights);
+  refused({"--json", results, "--coco", results}, results);
+  CHECK(test::read_file(image) == test::read_file(kDigits + "images/000.png"));
+  CHECK(std::filesystem::file_size(weights) == std::filesystem::file_size(kWeights));
+  CHECK_FALSE(std::filesystem::exists(results));
 }
 
 TEST_CASE("cli: detect takes a list on stdin, keeps the wanted classes only, and is quiet when asked") {
