@@ -78,18 +78,13 @@ __device__ __forceinline__ void finish_and_store_channels(const ConvResult<T>& r
       load(from.data + (index * from.pixel_stride + channel), count, Whole, residual[i]);
     }
   }
-  const auto add_residual = [&](float& sum, int i, int k) { sum += residual[i][k]; };
   if (epilogue.bias != nullptr) {
     float bias[8];
     load(epilogue.bias + channel, count, Whole, bias);
     for_each_sum([&](float& sum, int, int k) { sum += bias[k]; });
   }
-  if (from.data != nullptr && epilogue.residual_first) for_each_sum(add_residual);
-  if (epilogue.act == Activation::Relu)
-    for_each_sum([](float& sum, int, int) { sum = fmaxf(sum, 0.0f); });
-  else if (epilogue.act == Activation::Silu)
-    for_each_sum([](float& sum, int, int) { sum = silu_approximately(sum); });
-  if (from.data != nullptr && !epilogue.residual_first) for_each_sum(add_residual);
+  activate_with_residual<silu_approximately>(epilogue, for_each_sum,
+                                             [&](float& sum, int i, int k) { sum += residual[i][k]; });
   const auto store_all = [&](const auto& to) {
 #pragma unroll
     for (int i = 0; i < Pixels; ++i)

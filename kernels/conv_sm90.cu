@@ -30,7 +30,7 @@ template <typename Function>
 constexpr void for_each_config(Function function) {
   for (const Tile& tile : kTiles)
     for (const int columns : tile.taps == 1 ? std::span<const int>(kColumns) : kColumnsOfThreeTaps)
-      function({tile.m, tile.n, tile.k, tile.stages(columns, 1, tile.blocks()), columns, 1, tile.taps});
+      function({tile.m, tile.n, tile.k, tile.stages(columns, 1), columns, 1, tile.taps});
 }
 
 constexpr std::size_t kConfigCount = [] {
@@ -205,7 +205,7 @@ __device__ __forceinline__ void compute_tiles(const Maps& maps, const Arguments<
       if (first_thread) store_wait_read<0>();
       named_barrier(1, kTile.consumers());
     }
-    put_tile<kTile>(epilogue, arguments.staged_residual, warp, end, sums);
+    put_tile<kTile>(epilogue, warp, end, sums);
     fence_async_shared();
     named_barrier(1, kTile.consumers());
     if (first_thread) {
@@ -367,9 +367,8 @@ void run(const Convolution& convolution, const ConvConfig& config, Stream stream
   Arguments<T> arguments{.tiling = tiling_of(convolution, config), .result = conv_result<T>(convolution, kName)};
   Tiling& tiling = arguments.tiling;
   tiling.items = static_cast<int>(tiles_of(tiling)) * tiling.split;
-  // Where sums are shared, blocks are few and each may have a multiprocessor.
   const int columns = config.columns, split = config.split;
-  arguments.stages = std::min(config.stages, kTile.stages(columns, split, split == 1 ? kTile.blocks() : 1));
+  arguments.stages = std::min(config.stages, kTile.stages(columns, split));
   arguments.stage_bytes = kTile.stage_bytes(columns);
   arguments.pixel_bytes = kTile.pixel_bytes(columns);
   arguments.staged = split == 1 && can_be_staged(y, convolution) && is_aligned(convolution.epilogue.bias) &&
@@ -390,12 +389,9 @@ void run(const Convolution& convolution, const ConvConfig& config, Stream stream
 
 // A stage is free when the next one's products have been issued: one alone would wait for itself.
 static_assert([] {
-  for (const Tile& tile : kTiles)
-    for (const int columns : {0, 8, 13, 16, 20, 26, 40})
-      for (int split = 1; split <= kMaxConvSm90Split; ++split)
-        if ((tile.taps == 1 || columns == 8 || columns == 16) &&
-            tile.stages(columns, split, split == 1 ? tile.blocks() : 1) < 2)
-          return false;
+  for (const ConvConfig& config : kConfigs)
+    for (int split = 1; split <= kMaxConvSm90Split; ++split)
+      if (Tile{config.m, config.n, config.k, config.taps}.stages(config.columns, split) < 2) return false;
   return true;
 }());
 

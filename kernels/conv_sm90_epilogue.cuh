@@ -136,8 +136,8 @@ struct Staged {
 
 // Ends the sums, which hold their bias already, in the tile's place in shared memory, where a residual may be.
 template <Tile kTile, typename T>
-__device__ __forceinline__ void put_tile(const EpilogueArguments<T>& epilogue, bool has_residual, int warp,
-                                         unsigned char* tile, float (&sums)[kTile.fragments()][4]) {
+__device__ __forceinline__ void put_tile(const EpilogueArguments<T>& epilogue, int warp, unsigned char* tile,
+                                         float (&sums)[kTile.fragments()][4]) {
   const int lane = static_cast<int>(threadIdx.x) % kLanes;
   // Small tiles are for small maps, whose kernels live so briefly that fetching their code shows. In large tiles,
   // moving the fragments would.
@@ -150,7 +150,7 @@ __device__ __forceinline__ void put_tile(const EpilogueArguments<T>& epilogue, b
     float values[16], residual[16];
 #pragma unroll
     for (int k = 0; k < 16; ++k) values[k] = sums[k / 4][k % 4];
-    if (has_residual) {
+    if (epilogue.residual.data != nullptr) {
 #pragma unroll
       for (int half = 0; half < 2; ++half) {
         unsigned words[4];
@@ -163,13 +163,8 @@ __device__ __forceinline__ void put_tile(const EpilogueArguments<T>& epilogue, b
 #pragma unroll
       for (int k = 0; k < 16; ++k) change(values[k], k);
     };
-    const auto add_residual = [&](float& value, int k) { value += residual[k]; };
-    if (has_residual && epilogue.residual_first) for_each_value(add_residual);
-    if (epilogue.act == Activation::Relu)
-      for_each_value([](float& value, int) { value = fmaxf(value, 0.0f); });
-    else if (epilogue.act == Activation::Silu)
-      for_each_value([](float& value, int) { value = silu_approximately(value); });
-    if (has_residual && !epilogue.residual_first) for_each_value(add_residual);
+    activate_with_residual<silu_approximately>(epilogue, for_each_value,
+                                               [&](float& value, int k) { value += residual[k]; });
 #pragma unroll
     for (int half = 0; half < 2; ++half) {
       unsigned words[4];

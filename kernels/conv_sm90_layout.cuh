@@ -52,9 +52,10 @@ struct Tile {
     constexpr int kPieceBytes = kSumsBlock * 4;
     return split == 1 ? std::max(m * n * 2, warps() * kPieceBytes) : (pieces() + split - 1) * kPieceBytes;
   }
-  // As many as there is room for, when `blocks` share a multiprocessor.
-  constexpr int stages(int columns, int split, int blocks) const {
-    const int bytes = kMultiprocessorBytes / blocks - kReservedBytes - kStageAlignment - end_bytes(split);
+  // As many as there is room for. Where sums are shared, blocks are few and each may have a multiprocessor.
+  constexpr int stages(int columns, int split) const {
+    const int bytes =
+        kMultiprocessorBytes / (split == 1 ? blocks() : 1) - kReservedBytes - kStageAlignment - end_bytes(split);
     return std::min(kMaxStages, bytes / stage_bytes(columns));
   }
   constexpr int shared_bytes(int columns, int split, int stages) const {

@@ -32,14 +32,27 @@ EpilogueArguments<T> epilogue_arguments(const Epilogue& epilogue, const TensorVi
   return {epilogue.bias, is_aligned(epilogue.bias), epilogue.act, slice<T>(r), epilogue.residual_first, shift};
 }
 
+// An Epilogue after its bias: residual and activation in their order, with kSilu for SiLU. for_each_sum(change) calls
+// change(sum, place...) for every sum; add_residual(sum, place...), called only where there is a residual, adds the
+// sum's own.
+template <float (*kSilu)(float), typename T, typename ForEachSum, typename AddResidual>
+__device__ __forceinline__ void activate_with_residual(const EpilogueArguments<T>& epilogue, ForEachSum for_each_sum,
+                                                       AddResidual add_residual) {
+  if (epilogue.residual.data != nullptr && epilogue.residual_first) for_each_sum(add_residual);
+  if (epilogue.act == Activation::Relu)
+    for_each_sum([](float& sum, auto...) { sum = fmaxf(sum, 0.0f); });
+  else if (epilogue.act == Activation::Silu)
+    for_each_sum([](float& sum, auto...) { sum = kSilu(sum); });
+  if (epilogue.residual.data != nullptr && !epilogue.residual_first) for_each_sum(add_residual);
+}
+
 // Applies it to `count` channels from `channel` on of `pixels` (at most P) neighbours in row y of image n of the
 // output, from column x on. All residuals are on their way before anything waits.
 template <int P, int N, typename T>
 __device__ __forceinline__ void finish(const EpilogueArguments<T>& epilogue, int n, int y, int x, int pixels,
                                        int channel, int count, float (&sums)[P][N]) {
-  const bool adds = epilogue.residual.data != nullptr;
   float residual[P][N];
-  if (adds) {
+  if (epilogue.residual.data != nullptr) {
     const int shift = epilogue.residual_shift;
 #pragma unroll
     for (int p = 0; p < P; ++p)
@@ -53,18 +66,12 @@ __device__ __forceinline__ void finish(const EpilogueArguments<T>& epilogue, int
 #pragma unroll
       for (int i = 0; i < N; ++i) change(sums[p][i], p, i);
   };
-  const auto add_residual = [&](float& sum, int p, int i) { sum += residual[p][i]; };
   if (epilogue.bias != nullptr) {
     float bias[N];
     load(epilogue.bias + channel, count, epilogue.bias_aligned, bias);
     for_each_sum([&](float& sum, int, int i) { sum += bias[i]; });
   }
-  if (adds && epilogue.residual_first) for_each_sum(add_residual);
-  if (epilogue.act == Activation::Relu)
-    for_each_sum([](float& sum, int, int) { sum = fmaxf(sum, 0.0f); });
-  else if (epilogue.act == Activation::Silu)
-    for_each_sum([](float& sum, int, int) { sum *= sigmoid(sum); });
-  if (adds && !epilogue.residual_first) for_each_sum(add_residual);
+  activate_with_residual<silu>(epilogue, for_each_sum, [&](float& sum, int p, int i) { sum += residual[p][i]; });
 }
 
 }  // namespace damoyolo::kernels

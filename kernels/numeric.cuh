@@ -31,6 +31,7 @@ __device__ __forceinline__ __nv_bfloat16 from_float<__nv_bfloat16>(float value) 
 }
 
 __device__ __forceinline__ float sigmoid(float x) { return 1.0f / (1.0f + expf(-x)); }
+__device__ __forceinline__ float silu(float x) { return x * sigmoid(x); }
 
 // Decides once for all of them.
 template <int N>
@@ -40,7 +41,7 @@ __device__ __forceinline__ void activate(float (&values)[N], Activation act) {
     for (float& value : values) value = fmaxf(value, 0.0f);
   } else if (act == Activation::Silu) {
 #pragma unroll
-    for (float& value : values) value *= sigmoid(value);
+    for (float& value : values) value = silu(value);
   }
 }
 
