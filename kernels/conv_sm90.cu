@@ -276,6 +276,7 @@ __global__ void __launch_bounds__(Tile{M, N, K, Taps}.threads(), Tile{M, N, K, T
     mbarrier_init(stages.end_full(), 1);
     mbarrier_init(stages.end_empty(), 1);
     fence_mbarrier_init();
+    fence_async_shared();
     if (tiling.split > 1) {
       const int share = cluster_rank();
       const int pieces = (kTile.pieces() - share + tiling.split - 1) / tiling.split;

@@ -86,8 +86,8 @@ __device__ __forceinline__ void mbarrier_init(std::uint32_t barrier, unsigned co
   asm volatile("mbarrier.init.shared::cta.b64 [%0], %1;" ::"r"(barrier), "r"(count) : "memory");
 }
 
-// Makes new barriers known to the copy engine and, behind the cluster's barrier, to its other blocks; __syncthreads()
-// makes them known to the block.
+// Makes new barriers known to the cluster's other blocks, behind its barrier. __syncthreads() makes them known to the
+// block, and fence_async_shared() to what copies.
 __device__ __forceinline__ void fence_mbarrier_init() {
   asm volatile("fence.mbarrier_init.release.cluster;" ::: "memory");
 }
@@ -177,7 +177,8 @@ __device__ __forceinline__ void tensor_load_multicast(std::uint32_t to, const CU
       : "memory");
 }
 
-// Makes what this thread has written to shared memory known to bulk copies that are issued behind the next barrier.
+// Makes what this thread has written to shared memory, new barriers included, known to bulk copies that are issued
+// behind the next barrier.
 __device__ __forceinline__ void fence_async_shared() { asm volatile("fence.proxy.async.shared::cta;" ::: "memory"); }
 
 // Copies the box at `from`, a multiple of 8 spans, to the tensor, from these elements on, innermost first. What lies
