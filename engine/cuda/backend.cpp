@@ -5,14 +5,14 @@
 
 #include <algorithm>
 #include <array>
-#include <chrono>
 #include <cstring>
 #include <list>
 #include <utility>
 
 #include "engine/core/error.h"
+#include "engine/cuda/autotune.h"
 #include "engine/cuda/network.h"
-#include "engine/cuda/plan_cache.h"
+#include "engine/cuda/slot.h"
 #include "engine/model/build.h"
 #include "engine/passes/passes.h"
 #include "kernels/nms.h"
@@ -35,49 +35,6 @@ std::size_t bytes_of(const ImageView& image) {
                 kLargestSide);
   return static_cast<std::size_t>(image.width) * static_cast<std::size_t>(image.height) * 3;
 }
-
-// Memory that grows to the largest size it was asked for.
-class Growing {
- public:
-  using Allocate = Owned<std::byte> (*)(Runtime&, std::size_t);
-  explicit Growing(Allocate allocate) : allocate_(allocate) {}
-
-  std::byte* at_least(Runtime& runtime, std::size_t bytes) {
-    if (memory_ == nullptr || bytes > size_) {
-      release();  // first, for both may not fit
-      memory_ = allocate_(runtime, std::max<std::size_t>(bytes, 1));
-      size_ = bytes;
-    }
-    return memory_.get();
-  }
-  void release() {
-    memory_.reset();
-    size_ = 0;
-  }
-  std::byte* get() const { return memory_.get(); }
-
- private:
-  Allocate allocate_;
-  Owned<std::byte> memory_;
-  std::size_t size_ = 0;
-};
-
-// What one batch needs on its way through the device. There are two, so that the images of one batch are copied while
-// the one before is computed.
-struct Slot {
-  explicit Slot(Runtime& runtime)
-      : upload_begin(make_event(runtime, true)),
-        uploaded(make_event(runtime, true)),
-        begin(make_event(runtime, true)),
-        end(make_event(runtime, true)),
-        done(make_event(runtime, true)) {}
-
-  Growing pinned_images{pinned_memory}, images{device_memory};
-  Growing input{pinned_memory}, output{pinned_memory};  // of the network
-  Owned<CUevent_st> upload_begin, uploaded, begin, end, done;
-  std::size_t count = 0;  // images in flight; 0: the slot is free
-  int bucket = 0;         // of the network that computes them
-};
 
 class CudaProbe : public Probe {
  public:
@@ -290,12 +247,28 @@ class CudaBackend : public Backend {
     return streams;
   }
 
-  std::unique_ptr<Network> with_predicted_kernels(Graph graph, const NetworkOptions& options) {
-    const KernelChooser choose = [&](const std::string& node, const ConvProblem& problem, const ConvWeights& weights) {
-      return predicted_best(node, candidates_for(node, environment_.candidates, problem), weights);
-    };
+  std::unique_ptr<Network> make_network(Graph graph, const NetworkOptions& options, const KernelChooser& choose) {
     return std::make_unique<Network>(runtime_, streams(), std::move(graph), weights_.model().head, lookup(), choose,
                                      options);
+  }
+
+  std::unique_ptr<Network> with_predicted_kernels(Graph graph, const NetworkOptions& options) {
+    return make_network(std::move(graph), options,
+                        [&](const std::string& node, const ConvProblem& problem, const ConvWeights& weights) {
+                          return predicted_best(node, candidates_for(node, environment_.candidates, problem), weights);
+                        });
+  }
+
+  std::unique_ptr<Network> with_measured_kernels(Graph graph, const NetworkOptions& options, const Key& key) {
+    const auto convolutions = std::ranges::count(graph.nodes, Op::Conv, &Node::op);
+    Autotuner tuner(runtime_, streams_[0].get(), environment_.candidates, environment_.cache_folder,
+                    {plan_key_of(key), convolutions, options_.tuning_seconds});
+    auto network = make_network(std::move(graph), options,
+                                [&](const std::string& node, const ConvProblem& problem, const ConvWeights& weights) {
+                                  return tuner.choose(node, problem, weights);
+                                });
+    tuner.store();
+    return network;
   }
 
   std::unique_ptr<Network> build(const Key& key) {
@@ -303,35 +276,8 @@ class CudaBackend : public Backend {
     optimize(graph);
     keep_fp32(graph, options_.keep_fp32);
     const NetworkOptions options = network_options(key.task);
-    if (options_.mode != Mode::MaxAutotune) return with_predicted_kernels(std::move(graph), options);
-    using Clock = std::chrono::steady_clock;
-    const auto end = Clock::now() + std::chrono::duration_cast<Clock::duration>(
-                                        std::chrono::duration<double>(options_.tuning_seconds));
-    auto left = std::ranges::count(graph.nodes, Op::Conv, &Node::op);
-    std::vector<std::pair<ConvProblem, std::string>> found;  // layers repeat
-    const PlanKey plan_key = plan_key_of(key);
-    const KernelChoices known = load_choices(environment_.cache_folder, plan_key).value_or(KernelChoices{});
-    KernelChoices chosen;
-    const KernelChooser choose = [&](const std::string& node, const ConvProblem& problem, const ConvWeights& weights) {
-      const std::vector<ConvCandidate> candidates = candidates_for(node, environment_.candidates, problem);
-      const auto name = known.find(node);
-      const auto same = std::ranges::find(found, problem, &std::pair<ConvProblem, std::string>::first);
-      auto kernel = name == known.end() ? nullptr : named(name->second, candidates, weights);
-      if (kernel == nullptr && same != found.end()) kernel = named(same->second, candidates, weights);
-      const auto now = Clock::now();
-      const auto share = (end - now) / left--;
-      // What was taken without being timed is for this time alone.
-      const bool is_known = kernel != nullptr || share.count() > 0;
-      if (kernel == nullptr)
-        kernel = measured_best(runtime_, streams_[0].get(), node, problem, candidates, weights, now + share);
-      if (is_known) chosen[node] = kernel->name();
-      found.emplace_back(problem, kernel->name());
-      return kernel;
-    };
-    auto network = std::make_unique<Network>(runtime_, streams(), std::move(graph), weights_.model().head, lookup(),
-                                             choose, options);
-    if (chosen != known) store_choices(environment_.cache_folder, plan_key, chosen);
-    return network;
+    if (options_.mode == Mode::MaxAutotune) return with_measured_kernels(std::move(graph), options, key);
+    return with_predicted_kernels(std::move(graph), options);
   }
 
   PlanKey plan_key_of(const Key& key) const {

@@ -1,0 +1,38 @@
+#include "engine/cuda/autotune.h"
+
+#include <algorithm>
+
+namespace damoyolo::cuda {
+
+Autotuner::Autotuner(Runtime& runtime, StreamHandle stream, const CandidateSource& source,
+                     std::filesystem::path folder, Plan plan)
+    : runtime_(runtime),
+      stream_(stream),
+      source_(source),
+      folder_(std::move(folder)),
+      key_(std::move(plan.key)),
+      left_(plan.convolutions),
+      end_(Clock::now() + std::chrono::duration_cast<Clock::duration>(std::chrono::duration<double>(plan.seconds))),
+      known_(load_choices(folder_, key_).value_or(KernelChoices{})) {}
+
+std::unique_ptr<ConvKernel> Autotuner::choose(const std::string& node, const ConvProblem& problem,
+                                              const ConvWeights& weights) {
+  const std::vector<ConvCandidate> candidates = candidates_for(node, source_, problem);
+  const auto stored = known_.find(node);
+  const auto same = std::ranges::find(found_, problem, &std::pair<ConvProblem, std::string>::first);
+  auto kernel = stored == known_.end() ? nullptr : named(stored->second, candidates, weights);
+  if (kernel == nullptr && same != found_.end()) kernel = named(same->second, candidates, weights);
+  const auto now = Clock::now();
+  const auto share = (end_ - now) / left_--;
+  const bool is_known = kernel != nullptr || share.count() > 0;
+  if (kernel == nullptr) kernel = measured_best(runtime_, stream_, node, problem, candidates, weights, now + share);
+  if (is_known) chosen_[node] = kernel->name();
+  found_.emplace_back(problem, kernel->name());
+  return kernel;
+}
+
+void Autotuner::store() const {
+  if (chosen_ != known_) store_choices(folder_, key_, chosen_);
+}
+
+}  // namespace damoyolo::cuda
