@@ -11,6 +11,7 @@
 
 #include "engine/core/error.h"
 #include "engine/cuda/conv_problem.h"
+#include "engine/cuda/whole_vectors.h"
 #include "engine/model/build.h"
 #include "engine/passes/passes.h"
 
@@ -34,11 +35,6 @@ auto value_in(const Table& table, std::string_view name) {
   const auto found = std::ranges::find(table, name, [](const auto& entry) { return entry.second; });
   if (found == table.end()) throw Error("there is no \"{}\"", name);
   return found->first;
-}
-
-int in_whole_vectors(int channels, DType type) {
-  const int vector = 16 / static_cast<int>(size_of(type));
-  return (channels + vector - 1) / vector * vector;
 }
 
 // Fills in what follows from the rest, or makes no difference.

@@ -6,6 +6,7 @@
 
 #include "engine/core/error.h"
 #include "engine/cuda/uploaded.h"
+#include "engine/cuda/whole_vectors.h"
 
 namespace damoyolo::cuda {
 namespace {
@@ -42,14 +43,16 @@ class KernelWithEpilogue : public ConvKernel {
     if (split_.intermediate) first.out = pointers.workspace;
     first.workspace = static_cast<std::byte*>(pointers.workspace) + first_workspace();
     first_->run(first, stream);
+    kernels::TensorView sums = output_view(split_.first, first.out);
+    sums.c = problem_.out.c;
     kernels::launch_epilogue(
-        output_view(split_.first, first.out), output_view(problem_, pointers.out),
+        sums, output_view(problem_, pointers.out),
         remaining_epilogue(problem_, split_, static_cast<const float*>(bias_.data()), pointers.residual), stream);
   }
 
  private:
   std::size_t first_workspace() const {
-    return split_.intermediate ? workspace_bytes_of(problem_.out, split_.first.out_type) : 0;
+    return split_.intermediate ? workspace_bytes_of(split_.first.out, split_.first.out_type) : 0;
   }
 
   std::unique_ptr<ConvKernel> first_;
@@ -105,7 +108,12 @@ ConvSplit split(const ConvProblem& problem, std::size_t fused, bool dense) {
   split.intermediate =
       split.first.out_type != problem.out_type || (dense && problem.out_pixel_stride != problem.out.c);
   split.epilogue = split.intermediate || !left.empty();
-  if (split.intermediate) split.first.out_pixel_stride = problem.out.c;
+  if (split.intermediate) {
+    // A residual that the library adds has the problem's channels alone.
+    if (split.first.residual == ConvProblem::Residual::None && problem.groups == 1)
+      split.first.out.c = in_whole_vectors(problem.out.c, split.first.out_type);
+    split.first.out_pixel_stride = split.first.out.c;
+  }
   return split;
 }
 
@@ -135,6 +143,14 @@ std::string describe(const ConvSplit& split) {
   }
   if (split.intermediate) text += "+store";
   return text;
+}
+
+ConvWeights weights_of_first(const ConvProblem& problem, const ConvSplit& split, ConvWeights weights) {
+  const auto more = static_cast<std::size_t>(split.first.out.c - problem.out.c);
+  const auto of_output = static_cast<std::size_t>(problem.in.c / problem.groups) * problem.kernel * problem.kernel;
+  weights.weight.insert(weights.weight.end(), more * of_output, 0.f);
+  weights.bias.insert(weights.bias.end(), more, 0.f);
+  return weights;
 }
 
 void require_aligned(const ConvProblem& problem, const ConvPointers& pointers) {

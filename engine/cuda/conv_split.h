@@ -25,10 +25,12 @@ std::size_t steps_in_cudnn(const ConvProblem& problem);
 std::size_t steps_in_cublaslt(const ConvProblem& problem);
 
 struct ConvSplit {
-  ConvProblem first;          // what the library computes, completely
-  bool bias_first = true;     // whether that includes the bias
-  bool epilogue = false;      // whether anything is left to our kernel
-  bool intermediate = false;  // whether the first part's result, dense, lies at the start of the workspace, not in out
+  ConvProblem first;       // what the library computes, completely
+  bool bias_first = true;  // whether that includes the bias
+  bool epilogue = false;   // whether anything is left to our kernel
+  // Whether the first part's result, dense, lies at the start of the workspace, not in out. Then it may have more
+  // channels than the problem, to fill whole vectors: engines would copy other tensors into that shape, and back.
+  bool intermediate = false;
 };
 
 // The library does the first `fused` steps. In between, results are stored in the output's type, or in the residual's
@@ -43,6 +45,9 @@ kernels::Epilogue remaining_epilogue(const ConvProblem& problem, const ConvSplit
 
 // "conv+bias+residual+relu": the first part of a split; with "+store" when its result is an intermediate one.
 std::string describe(const ConvSplit& split);
+
+// The weights of the first part: zeros for the channels that only it has.
+ConvWeights weights_of_first(const ConvProblem& problem, const ConvSplit& split, ConvWeights weights);
 
 // Throws Error unless every tensor is aligned as the problem says: libraries would fault, and only on the device.
 void require_aligned(const ConvProblem& problem, const ConvPointers& pointers);

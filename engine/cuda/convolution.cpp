@@ -52,10 +52,12 @@ std::vector<ConvCandidate> expand(const ConvProblem& problem, const ConvMethod& 
   double seconds = method.predicted_seconds;
   const ConvSplit& split = method.split;
   const auto add = [&](std::string name, auto make_part, bool compiled = false) {
-    candidates.push_back(
-        {std::move(name), seconds,
-         [=](const ConvWeights& weights) { return with_epilogue(make_part(weights), problem, split, weights); },
-         compiled});
+    candidates.push_back({std::move(name), seconds,
+                          [=](const ConvWeights& weights) {
+                            return with_epilogue(make_part(weights_of_first(problem, split, weights)), problem, split,
+                                                 weights);
+                          },
+                          compiled});
     seconds *= kNextProposal;
   };
   switch (method.kind) {

@@ -11,6 +11,7 @@
 #include "engine/cuda/conv_packing.h"
 #include "engine/cuda/conv_split.h"
 #include "engine/cuda/uploaded.h"
+#include "engine/cuda/whole_vectors.h"
 #include "kernels/conv_sm80.h"
 #include "kernels/conv_sm90.h"
 
@@ -22,16 +23,16 @@ using kernels::Convolution;
 
 // Of a few, so many may differ in split, sharing and columns alone: predictions are surer of those than of tiles.
 constexpr int kOfOneTile = 2;
-constexpr int kVector = 8;  // 16-bit elements in the 16 bytes that kernels move at a time
 
 bool is_read_in_place(const ConvProblem& problem) {
-  return problem.in.c % kVector == 0 && problem.in_pixel_stride % kVector == 0 && problem.alignment >= 16;
+  const auto is_whole = [&](int channels) { return channels == in_whole_vectors(channels, problem.type); };
+  return is_whole(problem.in.c) && is_whole(problem.in_pixel_stride) && problem.alignment >= 16;
 }
 
 // What the kernel computes: the problem itself, or with an input of its own in whole vectors of channels.
 ConvProblem for_kernel(ConvProblem problem) {
   if (is_read_in_place(problem)) return problem;
-  problem.in.c = problem.in_pixel_stride = (problem.in.c + kVector - 1) / kVector * kVector;
+  problem.in.c = problem.in_pixel_stride = in_whole_vectors(problem.in.c, problem.type);
   return problem;
 }
 

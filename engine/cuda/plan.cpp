@@ -7,19 +7,14 @@
 #include <utility>
 
 #include "engine/core/error.h"
+#include "engine/cuda/whole_vectors.h"
 
 namespace damoyolo::cuda {
 namespace {
 
 constexpr std::int64_t kAlignment = 256;  // what cudaMalloc gives, and libraries expect of workspace
-constexpr std::size_t kVectorBytes = 16;  // kernels move 16 bytes at a time
 
 std::size_t index(int position) { return static_cast<std::size_t>(position); }
-
-int rounded_up(int channels, DType type) {
-  const int vector = static_cast<int>(kVectorBytes / size_of(type));
-  return (channels + vector - 1) / vector * vector;
-}
 
 class Lowering {
  public:
@@ -28,7 +23,7 @@ class Lowering {
   Plan run() {
     for (const Buffer& buffer : graph_.buffers) {
       const DType type = type_of(buffer);
-      const std::int64_t channels = rounded_up(buffer.shape.c, type);
+      const std::int64_t channels = in_whole_vectors(buffer.shape.c, type);
       plan_.regions.push_back({{}, buffer.shape.pixels() * channels * static_cast<std::int64_t>(size_of(type))});
     }
     // The images come from outside.
@@ -48,7 +43,7 @@ class Lowering {
     const Value& value = graph_.value(id);
     const Buffer& buffer = graph_.buffer(value.buffer);
     const DType type = type_of(buffer);
-    View view{value.buffer, value.shape, rounded_up(buffer.shape.c, type), value.channel_offset, type};
+    View view{value.buffer, value.shape, in_whole_vectors(buffer.shape.c, type), value.channel_offset, type};
     if (id == padded_) view.shape.c = view.pixel_stride;
     return view;
   }
