@@ -112,7 +112,7 @@ Image decode_image(Bytes bytes, std::string_view origin) {
   int width = 0, height = 0;
   Stream header{bytes};
   if (!stbi_info_from_callbacks(&Stream::kCallbacks, &header, &width, &height, nullptr)) {
-    throw Error("{}: is a {} with a damaged header ({})", origin, format->name, stbi_failure_reason());
+    throw Error("{}: is a {} whose header cannot be used ({})", origin, format->name, stbi_failure_reason());
   }
   const std::uint64_t pixels = static_cast<std::uint64_t>(width) * static_cast<std::uint64_t>(height);
   if (width <= 0 || height <= 0 || pixels > kMaxPixels) {

@@ -174,6 +174,14 @@ TEST_CASE("import: a file of other tensors is told apart") {
   CHECK(test::contains(message, "zip.pth: is no DAMO-YOLO state dict"));
 }
 
+TEST_CASE("import: a weights file is told apart") {
+  const test::TemporaryFolder folder;
+  const std::string weights = "weights/demo/digits-ns.safetensors";
+  CHECK(test::error_of([&] { import_checkpoint(weights, folder.file("out"), ImportOptions{}); }) ==
+        weights + ": is a weights file already; use it as it is, or import the checkpoint that it was made from");
+  CHECK_FALSE(std::filesystem::exists(folder.file("out")));
+}
+
 TEST_CASE("import: BatchNorm is folded") {
   Imported test;
   const ImportReport report = test.run();

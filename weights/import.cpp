@@ -126,6 +126,8 @@ ImportReport import_checkpoint(const std::string& in, const std::string& out, co
   if (options.dtype != DType::F32 && options.dtype != DType::BF16)
     throw Error("weights cannot be stored as {}; expected F32 or BF16", name_of(options.dtype));
   const CheckpointFile file(in);
+  if (file.contents().format == CheckpointFormat::Safetensors && is_weights_file(parse_safetensors(file.bytes(), in)))
+    throw Error("{}: is a weights file already; use it as it is, or import the checkpoint that it was made from", in);
   const TensorIndex tensors = index_tensors(file.contents(), in);
   auto digest = std::async(std::launch::async, [&] { return sha256(file.bytes()); });
 

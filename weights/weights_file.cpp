@@ -36,7 +36,7 @@ std::string_view metadata(const Safetensors& contents, std::string_view key) {
 }
 
 ModelSpec read_model(const Safetensors& contents, const std::string& path) {
-  if (metadata(contents, "format") != kFormat) refuse_checkpoint(path);
+  if (!is_weights_file(contents)) refuse_checkpoint(path);
   if (const auto version = metadata(contents, "format_version"); version != kVersion)
     throw Error("{}: is a weights file of version {}; this program reads version {}: import the checkpoint again",
                 path, in_quotes(version), kVersion);
@@ -62,6 +62,8 @@ void check_tensor(const Safetensors& contents, const std::string& name, DType dt
 }
 
 }  // namespace
+
+bool is_weights_file(const Safetensors& contents) { return metadata(contents, "format") == kFormat; }
 
 WeightsFile::WeightsFile(const std::string& path)
     : path_(path),

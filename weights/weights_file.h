@@ -43,6 +43,9 @@ class WeightsFile {
   DType dtype_{};
 };
 
+// Whether a safetensors file says that it is one, of whatever version.
+bool is_weights_file(const Safetensors& contents);
+
 // Writes the tensors as a weights file of `model`; metadata in `contents` is replaced. Throws Error when it cannot be
 // written.
 void write_weights_file(const std::string& path, const ModelSpec& model, const std::string& source_sha256,
