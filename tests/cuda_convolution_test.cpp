@@ -530,6 +530,21 @@ TEST_CASE("candidates come in the order of their predictions, those to compile l
                        Error);
 }
 
+TEST_CASE("the copies of cuDNN's first ready-made kernel count, also behind one that it compiles") {
+  const auto predicted = [](std::int64_t workspace_bytes) {
+    FakeCudnn cudnn;
+    cudnn.proposals = {{7, {}, {CUDNN_BEHAVIOR_NOTE_RUNTIME_COMPILATION}, {}, 0}, {8, {}, {}, {}, workspace_bytes}};
+    Libraries libraries;
+    libraries.device = h100();
+    libraries.cudnn = std::move(cudnn.library);
+    const auto candidates = conv_candidates(slices(), libraries, KernelSource::Library);
+    const auto ready = std::ranges::find(candidates, "cudnn:conv+bias+relu:8", &ConvCandidate::name);
+    REQUIRE(ready != candidates.end());
+    return ready->predicted_seconds;
+  };
+  CHECK((predicted(8 << 20) - predicted(0)) / copy_seconds(8 << 20, h100()) == doctest::Approx(1).epsilon(0.05));
+}
+
 TEST_CASE("problems that break the rules are refused") {
   Libraries libraries;
   libraries.device = h100();

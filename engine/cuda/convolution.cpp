@@ -75,8 +75,10 @@ std::vector<ConvCandidate> expand(const ConvProblem& problem, const ConvMethod& 
     case ConvMethod::Kind::Cudnn: {
       const Cudnn& cudnn = *libraries.cudnn;
       const auto configs = cudnn_configs(cudnn, split, proposals);
-      // The heuristic has weighed the copies of its proposals against each other, so that the first one's count.
-      if (!configs.empty()) seconds += copy_seconds(configs.front()->workspace_bytes, libraries.device);
+      // The heuristic has weighed the copies of its proposals against each other, so that the first one's count. Those
+      // to compile, whose copies are not known, come behind the others in any case.
+      const auto first = std::ranges::find(configs, false, [](const auto& config) { return config->compiled; });
+      if (first != configs.end()) seconds += copy_seconds((*first)->workspace_bytes, libraries.device);
       for (const auto& config : configs)
         add(
             config->name,
