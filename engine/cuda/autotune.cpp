@@ -24,9 +24,11 @@ std::unique_ptr<ConvKernel> Autotuner::choose(const std::string& node, const Con
   if (kernel == nullptr && same != found_.end()) kernel = named(same->second, candidates, weights);
   const auto now = Clock::now();
   const auto share = (end_ - now) / left_--;
-  const bool is_known = kernel != nullptr || share.count() > 0;
-  if (kernel == nullptr) kernel = measured_best(runtime_, stream_, node, problem, candidates, weights, now + share);
-  if (is_known) chosen_[node] = kernel->name();
+  if (kernel == nullptr) {
+    if (share.count() <= 0) return predicted_best(node, candidates, weights);
+    kernel = measured_best(runtime_, stream_, node, problem, candidates, weights, now + share);
+  }
+  chosen_[node] = kernel->name();
   found_.emplace_back(problem, kernel->name());
   return kernel;
 }

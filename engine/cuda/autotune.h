@@ -29,7 +29,7 @@ class Autotuner {
             Plan plan);
 
   // The stored kernel where it still works; else the one that was taken for the same problem before; else the fastest
-  // (measured_best). Throws Error naming the node when there is none.
+  // (measured_best), or predicted_best() when no time is left. Throws Error naming the node when there is none.
   std::unique_ptr<ConvKernel> choose(const std::string& node, const ConvProblem& problem, const ConvWeights& weights);
 
   // Stores the choices if they are others than those that were read. One that was made when no time was left is not

@@ -409,6 +409,7 @@ TEST_CASE("cuda backend: autotuning takes the fastest kernel, and remembers it")
 }
 
 TEST_CASE("cuda backend: autotuning times what layers have in common once, and ends when its time is used up") {
+  const test::TemporaryFolder folder;
   double seconds = 0;
   std::vector<ConvProblem> problems, made;
   const CandidateSource two = [&](const ConvProblem& problem) {
@@ -421,19 +422,20 @@ TEST_CASE("cuda backend: autotuning times what layers have in common once, and e
                             }});
     return candidates;
   };
-  const auto plan_of = [&](double tuning_seconds) {
+  const auto plan_of = [&](double tuning_seconds, const char* cache) {
     BackendOptions tuned = options(1, Mode::MaxAutotune);
     tuned.tuning_seconds = tuning_seconds;
-    Device device(tuned, two);
+    Device device(tuned, two, folder.file(cache));
     device.runtime->elapsed = [&] { return seconds; };
     made.clear();
     return device.backend->plan_text(1);
   };
-  CHECK(plan_of(3600).find("slow") == std::string::npos);
+  CHECK(plan_of(3600, "timed").find("slow") == std::string::npos);
   const std::size_t convolutions = made.size() - problems.size();  // each first one has tried both
   CHECK(convolutions > problems.size());
-  CHECK(plan_of(0).find("fast") == std::string::npos);  // the first of the list stands untimed
+  CHECK(plan_of(0, "untimed").find("fast") == std::string::npos);  // the first of the list stands untimed
   CHECK(made.size() == convolutions);
+  CHECK(plan_of(3600, "untimed").find("slow") == std::string::npos);  // but is not stored
 }
 
 TEST_CASE("cuda backend: steps are timed by themselves, beside other kernels where that is asked for") {
