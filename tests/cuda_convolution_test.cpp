@@ -603,6 +603,13 @@ TEST_CASE("libraries are looked for in the toolkit, then in Python environments"
   CHECK(place(packages / "cublas/lib") < std::ssize(folders));
   CHECK(place(packages / "cudnn/lib") == place(packages / "cublas/lib") + 1);
   for (const fs::path& path : folders) CHECK(fs::is_directory(path));
+
+  const auto beside = folders_beside(packages / "cudnn/lib/libcudnn.so.9");
+  REQUIRE_FALSE(beside.empty());
+  CHECK(beside.front() == packages / "cudnn/lib");
+  CHECK(std::ranges::count(beside, packages / "cublas/lib") == 1);
+  CHECK(folders_beside(toolkit / "lib64/libcudnn.so.9") == std::vector{toolkit / "lib64"});
+  CHECK(folders_beside({}).empty());
 }
 
 #endif

@@ -102,15 +102,6 @@ std::size_t cuda_of(const OpenedLibrary& cudnn) {
   return version ? reinterpret_cast<decltype(&::cudnnGetCudartVersion)>(version)() / 1000 : 13;
 }
 
-// Its own folder, and those in which Python's packages put what it needs.
-std::vector<fs::path> folders_beside(const OpenedLibrary& cudnn) {
-  if (!cudnn.handle) return {};
-  const fs::path own = fs::path(cudnn.path).parent_path();
-  std::vector<fs::path> folders{own};
-  for (const fs::path& package : subfolders(own.parent_path().parent_path(), "")) folders.push_back(package / "lib");
-  return folders;
-}
-
 // A library by its names in CUDA 12 and 13, that for `cuda` first.
 std::vector<std::string> names_for(const std::string& library, std::size_t cuda) {
   std::vector<std::string> names;
@@ -175,7 +166,7 @@ void load(Libraries& libraries, bool on_device) {
   const OpenedLibrary cudnn = open_library({"libcudnn.so.9"}, "cudnnGetVersion");
   // cuDNN's engines call cuBLASLt and the run-time compiler by name, and find them when they are loaded already.
   const std::vector<std::string> cublaslt = names_for("libcublasLt", cuda_of(cudnn));
-  const std::vector<fs::path> beside = folders_beside(cudnn);
+  const std::vector<fs::path> beside = folders_beside(cudnn.path);
   libraries.cublaslt =
       open_cublaslt(open_library(cublaslt, "cublasLtGetVersion", beside), libraries.report, on_device);
   open_library(names_for("libnvrtc", cuda_of(cudnn)), "nvrtcVersion", beside);
@@ -231,6 +222,15 @@ std::vector<fs::path> library_folders(const std::function<std::string(const char
     if (fs::is_directory(folder, ignored) && std::find(existing.begin(), existing.end(), folder) == existing.end())
       existing.push_back(std::move(folder));
   return existing;
+}
+
+std::vector<fs::path> folders_beside(const fs::path& library) {
+  if (library.empty()) return {};
+  const fs::path own = library.parent_path(), packages = own.parent_path().parent_path();
+  std::vector<fs::path> folders{own};
+  if (packages.filename() == "nvidia")
+    for (const fs::path& package : subfolders(packages, "")) folders.push_back(package / "lib");
+  return folders;
 }
 
 Libraries find_libraries() {

@@ -89,4 +89,8 @@ Libraries find_libraries();
 // `environment` gives the value of a variable, or "".
 std::vector<std::filesystem::path> library_folders(const std::function<std::string(const char*)>& environment);
 
+// Where what a library calls may lie: its own folder and, in a Python environment, those of NVIDIA's other packages.
+// Nowhere else, since beside the system's folders anyone may put files. Empty for an empty path.
+std::vector<std::filesystem::path> folders_beside(const std::filesystem::path& library);
+
 }  // namespace damoyolo::cuda
