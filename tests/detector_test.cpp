@@ -25,7 +25,7 @@ namespace {
 
 constexpr const char* kDemo = "weights/demo/digits-ns.safetensors";  // bf16 weights
 constexpr const char* kFolder = "tests/data/digits/";
-constexpr DetectParameters kEvaluation{0.05f, 0.7f, 500, {}};
+const DetectParameters kEvaluation{0.05f, 0.7f, 500, {}};
 
 // The checkpoint itself, imported without rounding its weights.
 std::string exact_weights() {
