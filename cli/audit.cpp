@@ -179,7 +179,7 @@ Target target_of(const AuditOptions& options) {
 }
 
 int audit(const AuditOptions& options, Console& console) {
-  if (!options.json.empty()) require_writable(options.json);
+  if (!options.json.empty()) require_writable(options.json, {options.weights, options.annotations});
   const Pictures pictures = find_pictures(options, console);
   Detector rounded(options.weights, options.detector);
   const ModelSpec& model = rounded.model();

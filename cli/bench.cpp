@@ -231,7 +231,7 @@ void print_left_out(const std::vector<LeftOut>& left_out, Console& console) {
 }
 
 int bench(BenchOptions options, Console& console) {
-  if (!options.json.empty()) require_writable(options.json);
+  if (!options.json.empty()) require_writable(options.json, {options.weights});
   const DeviceChoice device = choose_device(options.detector.device, Precision::Auto);
   options.detector.device = device.device;
   MeasureOptions asked{options.weights, combinations_of(options), {}, options.seconds};

@@ -58,7 +58,7 @@ void print(std::ostream& out, const CocoAnnotations& truth, const CocoPrecision&
 }
 
 nlohmann::ordered_json to_json(const std::optional<double>& precision) {
-  return precision ? nlohmann::ordered_json(*precision) : nullptr;
+  return precision ? nlohmann::ordered_json(*precision) : nlohmann::ordered_json(nullptr);
 }
 
 void write_json(const std::string& path, const CocoAnnotations& truth, const CocoPrecision& precision,
@@ -86,7 +86,7 @@ void write_json(const std::string& path, const CocoAnnotations& truth, const Coc
 }
 
 int eval(const EvalOptions& options, Console& console) {
-  if (!options.json.empty()) require_writable(options.json);
+  if (!options.json.empty()) require_writable(options.json, {options.weights, options.annotations});
   CocoAnnotations truth = read_coco_annotations(options.annotations);
   if (truth.images.empty()) throw Error("{}: names no images", options.annotations);
   Detector detector(options.weights, options.detector);

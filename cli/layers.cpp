@@ -140,7 +140,7 @@ class Tables {
 };
 
 int layers(const LayersOptions& options, Console& console) {
-  if (!options.json.empty()) require_writable(options.json);
+  if (!options.json.empty()) require_writable(options.json, {options.weights});
   Detector detector(options.weights, options.detector);
   Report report = begin_report(detector.device(), options.detector.threads, console.typed);
   fmt::print(console.out, "{}, batch {}, {}\n{}\n", describe(detector.model()), options.detector.max_batch,

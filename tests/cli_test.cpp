@@ -1,6 +1,10 @@
 #include <doctest/doctest.h>
+#include <fcntl.h>
 #include <fmt/format.h>
 #include <fmt/ranges.h>
+#include <poll.h>
+#include <sys/stat.h>
+#include <unistd.h>
 
 #include <CLI/CLI.hpp>
 #include <algorithm>
@@ -11,6 +15,7 @@
 #include <string>
 #include <vector>
 
+#include "cli/json_file.h"
 #include "cli/options.h"
 #include "cli/text.h"
 #include "engine/audit.h"
@@ -251,6 +256,33 @@ TEST_CASE("cli: detect does not overwrite the images it reads") {
   CHECK(outcome.code == 1);
   CHECK(contains(outcome.err, "scene.png: is an image and would be overwritten"));
   CHECK(test::read_file(image) == before);
+}
+
+TEST_CASE("cli: figures take no input's place, and a pipe is not opened before there are any") {
+  const test::TemporaryFolder folder;
+  const std::string weights = folder.file("weights"), truth = folder.file("truth.json"), pipe = folder.file("pipe");
+  std::filesystem::copy(kWeights, weights);
+  std::filesystem::copy(kDigits + "annotations.json", truth);
+  const auto refused = [](std::vector<std::string> command, const std::string& path) {
+    command.insert(command.end(), {"--json", path});
+    const Outcome outcome = run(command);
+    CHECK(outcome.code == 1);
+    CHECK(contains(outcome.err, path + ": is read for something else"));
+  };
+  const std::string images = kDigits + "images";
+  for (const char* command : {"eval", "audit"})
+    refused({command, "-w", weights, "--images", images, "--ann", truth}, truth);
+  for (const char* command : {"bench", "layers"}) refused({command, "-w", weights}, weights);
+  CHECK(test::read_file(truth) == test::read_file(kDigits + "annotations.json"));
+  CHECK(std::filesystem::file_size(weights) == std::filesystem::file_size(kWeights));
+
+  REQUIRE(mkfifo(pipe.c_str(), 0600) == 0);
+  const int reader = open(pipe.c_str(), O_RDONLY | O_NONBLOCK);
+  REQUIRE(reader >= 0);
+  cli::require_writable(pipe, {});
+  pollfd end{reader, POLLIN, 0};
+  CHECK(poll(&end, 1, 0) == 0);
+  close(reader);
 }
 
 TEST_CASE("cli: detect's results take no other file's place") {
