@@ -27,7 +27,7 @@ struct StepTime {
   int stream = 0;                               // GPU: of the whole network's run
   double seconds = 0;
   std::vector<KernelTime> candidates;  // what else can compute it, when that was asked for; the fastest first
-  std::size_t without_turn = 0;        // of these, that there was no time for
+  std::size_t without_turn = 0;        // how many more there was no time for
 };
 
 struct ProfileOptions {

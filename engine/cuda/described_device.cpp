@@ -10,14 +10,14 @@
 namespace damoyolo::cuda {
 namespace {
 
-// The form in which cuDNN writes down a device and reads it again. What DeviceProperties does not have is the same for
-// all devices from compute capability 7.5 on, or is only for launches.
+// The form in which cuDNN writes down a device and reads it again. What DeviceProperties does not have follows from
+// the compute capability, is the same for all devices from 7.5 on, or is only for launches.
 std::string describe(const DeviceProperties& properties) {
-  const bool large = properties.compute_capability == 80 || properties.compute_capability == 90 ||
-                     properties.compute_capability == 100;
+  const int capability = properties.compute_capability;
+  const bool large = capability == 80 || capability == 90 || capability / 10 == 10;
   constexpr std::int64_t kReserved = 1024;  // shared memory of each block that the system takes
   return nlohmann::json{
-      {"deviceVer", 10 * properties.compute_capability},
+      {"deviceVer", 10 * capability},
       {"multiProcessorCount", properties.multiprocessors},
       {"warpSize", 32},
       {"maxSharedMemoryPerBlock", 48 << 10},
