@@ -1,5 +1,6 @@
 #include "fiber.h"
 
+#include <algorithm>
 #include <cstddef>
 #include <cstdint>
 
@@ -57,9 +58,10 @@ using Place = void*;
 
 void stop_before(void (*begin)(), std::byte* stack, Place& place) {
   // Six registers, the address to go to, and none to return to, so that `begin` finds the stack as if it were called.
+  // The zero in rbp ends the chain of frames for what follows it.
   auto* const end = reinterpret_cast<std::uintptr_t*>(stack + kStackBytes);
+  std::fill(end - 8, end, 0);
   end[-2] = reinterpret_cast<std::uintptr_t>(begin);
-  end[-1] = 0;
   place = end - 8;
 }
 void change_places(Place& from, const Place& to) { simt_change_stacks(&from, to); }
