@@ -119,6 +119,7 @@ TEST_CASE("what lies between the parts has whole vectors of channels") {
   CHECK(weights.weight.size() == 24 * 16);
   CHECK(std::ranges::all_of(weights.bias.begin() + 17, weights.bias.end(), [](float b) { return b == 0; }));
   CHECK(weights.weight[17 * 16 - 1] == weights_for(head).weight.back());
+  CHECK_THROWS_AS(HostConvolution(parts.first, weights_for(head), "host", 0), Error);
 
   // A residual has the problem's channels, and what goes straight to the output does, too.
   const ConvProblem residual = problem_with(17, DType::F32, Activation::None, Residual::Same, true);

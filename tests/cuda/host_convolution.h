@@ -11,6 +11,7 @@
 #include <utility>
 #include <vector>
 
+#include "engine/core/error.h"
 #include "engine/cuda/convolution.h"
 #include "engine/cuda/uploaded.h"
 
@@ -20,9 +21,13 @@ class HostConvolution : public ConvKernel {
  public:
   HostConvolution(const ConvProblem& problem, const ConvWeights& weights, std::string name, std::size_t workspace)
       : problem_(problem), bias_(weights.bias), name_(std::move(name)), workspace_(workspace) {
+    const auto out = static_cast<std::size_t>(problem.out.c),
+               taps = static_cast<std::size_t>(problem.kernel * problem.kernel),
+               row = static_cast<std::size_t>(problem.in.c / problem.groups) * taps;
+    if (weights.weight.size() != out * row || bias_.size() != out)
+      throw Error("a convolution on the host got {} weights and {} biases, expected {} and {}", weights.weight.size(),
+                  bias_.size(), out * row, out);
     std::vector<float> packed(weights.weight.size());
-    const std::size_t out = bias_.size(), row = packed.size() / out;
-    const auto taps = static_cast<std::size_t>(problem.kernel * problem.kernel);
     for (std::size_t c = 0; c < out; ++c)
       for (std::size_t k = 0; k < row / taps; ++k)
         for (std::size_t tap = 0; tap < taps; ++tap)
