@@ -429,6 +429,26 @@ TEST_CASE("what cuDNN does not support is not offered, and its failures are name
   CHECK(cudnn.alive() == 0);
 }
 
+TEST_CASE("a library that fails takes no other kernels along") {
+  FakeCudnn cudnn;
+  Libraries libraries;
+  libraries.device = h100();
+  libraries.cudnn = std::move(cudnn.library);
+  const auto library_error = [&] {
+    try {
+      conv_candidates(slices(), libraries, KernelSource::Library);
+    } catch (const Error& error) {
+      return std::string(error.what());
+    }
+    return std::string();
+  };
+  const std::string none = "nothing computes a convolution 3x3 stride 1 of 64 to 32 channels in BF16 here: ";
+  CHECK(library_error() == none + "cuDNN proposes nothing for it");
+  cudnn.graph_status = CUDNN_STATUS_INTERNAL_ERROR;
+  CHECK(library_error() == none + "cudnnBackendFinalize failed: fake status fake reason");
+  CHECK(conv_candidates(slices(), libraries).front().name.starts_with("own:sm"));
+}
+
 TEST_CASE("a 1×1 convolution is a matrix product over strided pixels") {
   FakeCublasLt cublaslt;
   cublaslt.proposals = {CUBLAS_STATUS_SUCCESS, CUBLAS_STATUS_NOT_SUPPORTED, CUBLAS_STATUS_SUCCESS};

@@ -13,6 +13,7 @@
 #include "engine/cuda/cudnn_convolution.h"
 #include "engine/cuda/depthwise_convolution.h"
 #include "engine/cuda/own_convolution.h"
+#include "engine/cuda/runtime.h"
 
 namespace damoyolo::cuda {
 namespace {
@@ -90,22 +91,34 @@ std::vector<ConvCandidate> expand(const ConvProblem& problem, const ConvMethod& 
   return candidates;
 }
 
+// What a library fails at takes nothing else along; its message goes to `failures`.
 std::vector<ConvCandidate> library_candidates(const ConvProblem& problem, const Libraries& libraries,
-                                              Proposals proposals) {
+                                              Proposals proposals, std::vector<std::string>& failures) {
   std::vector<ConvCandidate> candidates;
   for (const ConvMethod& method :
        conv_methods(problem, {libraries.cudnn != nullptr, libraries.cublaslt != nullptr, libraries.device}))
-    std::ranges::move(expand(problem, method, libraries, proposals), std::back_inserter(candidates));
+    try {
+      std::ranges::move(expand(problem, method, libraries, proposals), std::back_inserter(candidates));
+    } catch (const OutOfDeviceMemory&) {
+      throw;
+    } catch (const Error& error) {
+      if (std::ranges::count(failures, error.what()) == 0) failures.emplace_back(error.what());
+    }
   std::ranges::stable_sort(candidates, {}, [](const ConvCandidate& candidate) {
     return std::pair(candidate.compiled, candidate.predicted_seconds);
   });
   return candidates;
 }
 
-[[noreturn]] void throw_none(const ConvProblem& problem, const Libraries& libraries, KernelSource source) {
+[[noreturn]] void throw_none(const ConvProblem& problem, const Libraries& libraries, KernelSource source,
+                             const std::vector<std::string>& failures) {
   std::vector<std::string> reasons;
   if (source == KernelSource::Own)
     reasons = {"the libraries' kernels were ruled out"};
+  else if (!failures.empty())
+    reasons = failures;
+  else if (libraries.cudnn)
+    reasons = {"cuDNN proposes nothing for it"};
   else
     reasons = libraries.report;
   if (source != KernelSource::Library) reasons.push_back(describe_own_kernels(libraries.device.compute_capability));
@@ -130,12 +143,13 @@ std::vector<ConvCandidate> conv_candidates(const ConvProblem& problem, Libraries
                                            Proposals proposals) {
   require_valid(problem);
   std::vector<ConvCandidate> candidates;
+  std::vector<std::string> failures;
   // Depthwise convolutions are ours in any case, where cuDNN is not faster.
   if (source != KernelSource::Own || problem.groups > 1)
-    candidates = library_candidates(problem, libraries, proposals);
+    candidates = library_candidates(problem, libraries, proposals, failures);
   if (source != KernelSource::Library)
     std::ranges::move(own_candidates(problem, libraries.device, kOwnProposals), std::back_inserter(candidates));
-  if (candidates.empty()) throw_none(problem, libraries, source);
+  if (candidates.empty()) throw_none(problem, libraries, source, failures);
   return candidates;
 }
 

@@ -15,6 +15,8 @@ namespace {
 std::string describe(const DeviceProperties& properties) {
   const int capability = properties.compute_capability;
   const bool large = capability == 80 || capability == 90 || capability / 10 == 10;
+  const int threads = large ? 2048 : capability < 80 ? 1024 : 1536;
+  const int blocks = large ? 32 : capability < 89 ? 16 : 24;
   constexpr std::int64_t kReserved = 1024;  // shared memory of each block that the system takes
   return nlohmann::json{
       {"deviceVer", 10 * capability},
@@ -25,9 +27,9 @@ std::string describe(const DeviceProperties& properties) {
       {"reservedSharedMemoryPerBlock", kReserved},
       {"maxRegistersPerSM", 65536},
       {"regsPerBlock", 65536},
-      {"maxCtasPerSM", large ? 32 : 16},
+      {"maxCtasPerSM", blocks},
       {"maxThreadsPerBlock", 1024},
-      {"maxThreadsPerSM", large ? 2048 : 1536},
+      {"maxThreadsPerSM", threads},
       {"maxBlockSize", {1024, 1024, 64}},
       {"maxGridSize", {2147483647, 65535, 65535}},
       {"totalGlobalMem", std::int64_t{16} << 30},

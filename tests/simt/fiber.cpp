@@ -18,7 +18,8 @@
 
 #ifdef __x86_64__
 // The C library's swapcontext() costs a system call, and AddressSanitizer has it forget what it knew of the stack.
-// This keeps on the running stack what a function has to keep, leaves in *from where, and goes on at `to`.
+// This keeps on the running stack what a function has to keep, leaves in *from where, and goes on at `to`. The control
+// words of the floating-point units are common to all stacks: nobody changes them. Shadow stacks are not switched.
 extern "C" void simt_change_stacks(void** from, void* to);
 asm(R"(
         .pushsection .text

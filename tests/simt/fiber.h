@@ -7,7 +7,7 @@ namespace simt {
 
 class Fiber {
  public:
-  // `run` begins at the first resume() and must not return; wherever it pauses it may be left for good.
+  // `run` begins at the first resume() and must neither return nor throw; wherever it pauses it may be left for good.
   explicit Fiber(void (*run)());
   ~Fiber();
 
