@@ -11,7 +11,6 @@
 
 #include <CLI/CLI.hpp>
 #include <algorithm>
-#include <chrono>
 #include <cmath>
 #include <cstdio>
 #include <fstream>
@@ -29,13 +28,13 @@
 #include "engine/cuda/conv_timing.h"
 #include "engine/cuda/device_runtime.h"
 #include "engine/cuda/library.h"
+#include "engine/cuda/time_shares.h"
 #include "gen/commit.h"
 
 namespace {
 
 using namespace damoyolo;
 using namespace damoyolo::cuda;
-using Clock = std::chrono::steady_clock;
 
 struct Options {
   std::vector<std::string> variants{"T", "S", "M", "L"}, kernels{"own", "library"};
@@ -103,16 +102,10 @@ class Bench {
     for (const std::string& line : libraries_.report) fmt::print("{}\n", line);
     fmt::print("{}; copies {:.0f} GB/s, products in bf16 {:.0f} TFLOP/s\n\n", environment_.gpu,
                ceilings_.copy_bytes_per_second / 1e9, ceilings_.bf16_flops / 1e12);
-    const auto begin = Clock::now();
-    const std::size_t all = layers.size() * options_.batches.size();
+    TimeShares shares(options_.seconds, std::ssize(layers) * std::ssize(options_.batches));
     for (const int batch : options_.batches)
       for (const Layer& layer : layers) {
-        // Each has the same part of the time that is left.
-        const double used = std::chrono::duration<double>(Clock::now() - begin).count();
-        const double share = (options_.seconds - used) / static_cast<double>(all - results_.size());
-        results_.push_back(measure(layer, batch,
-                                   Clock::now() + std::chrono::duration_cast<Clock::duration>(
-                                                      std::chrono::duration<double>(std::max(share, 0.0)))));
+        results_.push_back(measure(layer, batch, shares.next_deadline()));
         print(results_.back());
       }
     fmt::print("\n");
@@ -136,7 +129,7 @@ class Bench {
     return all;
   }
 
-  Result measure(const Layer& layer, int batch, Clock::time_point deadline) {
+  Result measure(const Layer& layer, int batch, TimeShares::Clock::time_point deadline) {
     Result result{&layer, with_batch(layer.problem, batch), 0, {}};
     const ConvProblem& problem = result.problem;
     if (ceilings_.bf16_flops > 0 && ceilings_.copy_bytes_per_second > 0)

@@ -11,8 +11,7 @@ Autotuner::Autotuner(Runtime& runtime, StreamHandle stream, const CandidateSourc
       source_(source),
       folder_(std::move(folder)),
       key_(std::move(plan.key)),
-      left_(plan.convolutions),
-      end_(Clock::now() + std::chrono::duration_cast<Clock::duration>(std::chrono::duration<double>(plan.seconds))),
+      shares_(plan.seconds, plan.convolutions),
       known_(load_choices(folder_, key_).value_or(KernelChoices{})) {}
 
 std::unique_ptr<ConvKernel> Autotuner::choose(const std::string& node, const ConvProblem& problem,
@@ -22,11 +21,10 @@ std::unique_ptr<ConvKernel> Autotuner::choose(const std::string& node, const Con
   const auto same = std::ranges::find(found_, problem, &std::pair<ConvProblem, std::string>::first);
   auto kernel = stored == known_.end() ? nullptr : named(stored->second, candidates, weights);
   if (kernel == nullptr && same != found_.end()) kernel = named(same->second, candidates, weights);
-  const auto now = Clock::now();
-  const auto share = (end_ - now) / left_--;
+  const auto deadline = shares_.next_deadline();
   if (kernel == nullptr) {
-    if (share.count() <= 0) return predicted_best(node, candidates, weights);
-    kernel = measured_best(runtime_, stream_, node, problem, candidates, weights, now + share);
+    if (deadline <= TimeShares::Clock::now()) return predicted_best(node, candidates, weights);
+    kernel = measured_best(runtime_, stream_, node, problem, candidates, weights, deadline);
   }
   chosen_[node] = kernel->name();
   found_.emplace_back(problem, kernel->name());

@@ -1,7 +1,6 @@
 // Choosing a plan's kernels by timing, and keeping the choices for the next process.
 #pragma once
 
-#include <chrono>
 #include <cstddef>
 #include <filesystem>
 #include <memory>
@@ -13,6 +12,7 @@
 #include "engine/cuda/kernel_choice.h"
 #include "engine/cuda/plan_cache.h"
 #include "engine/cuda/runtime.h"
+#include "engine/cuda/time_shares.h"
 
 namespace damoyolo::cuda {
 
@@ -37,15 +37,12 @@ class Autotuner {
   void store() const;
 
  private:
-  using Clock = std::chrono::steady_clock;
-
   Runtime& runtime_;
   StreamHandle stream_;
   const CandidateSource& source_;
   std::filesystem::path folder_;
   PlanKey key_;
-  std::ptrdiff_t left_;
-  Clock::time_point end_;
+  TimeShares shares_;
   KernelChoices known_, chosen_;
   std::vector<std::pair<ConvProblem, std::string>> found_;  // layers repeat
 };

@@ -3,13 +3,13 @@
 #include <fmt/format.h>
 
 #include <algorithm>
-#include <chrono>
 #include <utility>
 
 #include "engine/core/error.h"
 #include "engine/cuda/conv_problem.h"
 #include "engine/cuda/conv_timing.h"
 #include "engine/cuda/schedule.h"
+#include "engine/cuda/time_shares.h"
 #include "engine/cuda/timing.h"
 #include "engine/detection.h"
 #include "kernels/epilogue.h"
@@ -257,9 +257,7 @@ StepTime Network::describe(std::size_t position) const {
 
 std::vector<StepTime> Network::profile(int repetitions, const TensorLookup& lookup, const CandidateSource& candidates,
                                        double seconds) {
-  using Clock = std::chrono::steady_clock;
-  const auto end = Clock::now() + std::chrono::duration_cast<Clock::duration>(std::chrono::duration<double>(seconds));
-  auto left = std::ranges::count(plan_.steps, StepKind::Conv, &Step::kind);
+  TimeShares shares(seconds, std::ranges::count(plan_.steps, StepKind::Conv, &Step::kind));
   std::vector<StepTime> times;
   for (std::size_t i = 0; i < plan_.steps.size(); ++i) {
     const Step& step = plan_.steps[i];
@@ -269,8 +267,7 @@ std::vector<StepTime> Network::profile(int repetitions, const TensorLookup& look
     if (step.kind == StepKind::Conv && candidates) {
       const ConvProblem problem = conv_problem(graph_, step, options_.allow_tf32);
       TimingOptions timing;
-      const auto now = Clock::now();
-      timing.deadline = now + (end - now) / left--;
+      timing.deadline = shares.next_deadline();
       for (const CandidateTime& candidate : time_candidates(
                runtime_, streams_[0], problem, in_turn(candidates(problem)), weights_of(step, lookup), timing)) {
         if (candidate.error.empty()) time.candidates.push_back({candidate.name, candidate.seconds});
