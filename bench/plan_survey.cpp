@@ -67,10 +67,10 @@ std::optional<Choice> library_choice(const ConvProblem& problem, const Libraries
       choice.name = "cublaslt:" + choice.name;
     } else {
       const auto configs = cudnn_configs(*libraries.cudnn, method.split);
-      const auto found = std::ranges::find(configs, false, [](const auto& config) { return config->compiled; });
-      if (found == configs.end()) continue;
-      const double copying = copy_seconds((*found)->workspace_bytes, libraries.device);
-      choice.name = (*found)->name;
+      const CudnnConfig* found = first_ready_made(configs);
+      if (found == nullptr) continue;
+      const double copying = copy_seconds(found->workspace_bytes, libraries.device);
+      choice.name = found->name;
       choice.seconds += copying;
       choice.copies = copying > 0;
     }

@@ -39,10 +39,6 @@ ConvProblem dense_3x3(DType type, Activation act, ConvProblem::Residual residual
   return problem;
 }
 
-bool has_ready_made(const Configs& configs) {
-  return std::ranges::any_of(configs, [](const auto& config) { return !config->compiled; });
-}
-
 // A device of that compute capability; what else it has matters less.
 DeviceProperties of_capability(int compute_capability) {
   DeviceProperties device = kH100;
@@ -68,9 +64,9 @@ void add_problems(const ModelSpec& spec, DType type, std::vector<ConvProblem>& p
 bool is_computed(const ConvProblem& problem, const Libraries& libraries) {
   for (const ConvMethod& method : conv_methods(problem, {true, false, libraries.device})) {
     const Configs configs = cudnn_configs(*libraries.cudnn, method.split);
-    const auto found = std::ranges::find(configs, false, [](const auto& config) { return config->compiled; });
-    if (found == configs.end()) continue;
-    cudnn_plan(*libraries.cudnn, **found);
+    const CudnnConfig* found = first_ready_made(configs);
+    if (found == nullptr) continue;
+    cudnn_plan(*libraries.cudnn, *found);
     return true;
   }
   return false;
@@ -100,7 +96,7 @@ TEST_CASE("cuDNN's ready-made kernels fuse bias, residual and ReLU") {
         const ConvSplit whole = split(problem, steps_of(problem).size());
         CAPTURE(name_of(type));
         CAPTURE(describe(whole));
-        CHECK(has_ready_made(cudnn_configs(*libraries.cudnn, whole)));
+        CHECK(first_ready_made(cudnn_configs(*libraries.cudnn, whole)) != nullptr);
       }
 }
 
@@ -150,7 +146,7 @@ TEST_CASE("cuDNN proposes for the device that is described") {
     return cudnn_configs(*libraries.cudnn, split(dense_3x3(type, Activation::Relu, ConvProblem::Residual::None), 2),
                          Proposals::All);
   };
-  CHECK(has_ready_made(configs(t4, DType::F16)));
+  CHECK(first_ready_made(configs(t4, DType::F16)) != nullptr);
   // Tensor cores take BF16 from 8.0 on.
   CHECK(configs(h100, DType::BF16).size() > configs(t4, DType::BF16).size());
 }

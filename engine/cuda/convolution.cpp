@@ -55,8 +55,10 @@ std::vector<ConvCandidate> expand(const ConvProblem& problem, const ConvMethod& 
   const auto add = [&](std::string name, auto make_part, bool compiled = false) {
     candidates.push_back({std::move(name), seconds,
                           [=](const ConvWeights& weights) {
-                            return with_epilogue(make_part(weights_of_first(problem, split, weights)), problem, split,
-                                                 weights);
+                            const bool padded = split.first.out.c != problem.out.c;
+                            return with_epilogue(
+                                padded ? make_part(weights_of_first(problem, split, weights)) : make_part(weights),
+                                problem, split, weights);
                           },
                           compiled});
     seconds *= kNextProposal;
@@ -78,8 +80,8 @@ std::vector<ConvCandidate> expand(const ConvProblem& problem, const ConvMethod& 
       const auto configs = cudnn_configs(cudnn, split, proposals);
       // The heuristic has weighed the copies of its proposals against each other, so that the first one's count. Those
       // to compile, whose copies are not known, come behind the others in any case.
-      const auto first = std::ranges::find(configs, false, [](const auto& config) { return config->compiled; });
-      if (first != configs.end()) seconds += copy_seconds((*first)->workspace_bytes, libraries.device);
+      if (const CudnnConfig* first = first_ready_made(configs))
+        seconds += copy_seconds(first->workspace_bytes, libraries.device);
       for (const auto& config : configs)
         add(
             config->name,

@@ -289,6 +289,11 @@ std::vector<std::shared_ptr<const CudnnConfig>> cudnn_configs(const Cudnn& cudnn
   return configs;
 }
 
+const CudnnConfig* first_ready_made(const std::vector<std::shared_ptr<const CudnnConfig>>& configs) {
+  const auto found = std::ranges::find(configs, false, [](const auto& config) { return config->compiled; });
+  return found == configs.end() ? nullptr : found->get();
+}
+
 CudnnDescriptor cudnn_plan(const Cudnn& cudnn, const CudnnConfig& config) {
   CudnnDescriptor plan(cudnn.functions, CUDNN_BACKEND_EXECUTION_PLAN_DESCRIPTOR);
   if (cudnn.device)

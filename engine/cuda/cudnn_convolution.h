@@ -42,6 +42,9 @@ struct CudnnConfig {
 std::vector<std::shared_ptr<const CudnnConfig>> cudnn_configs(const Cudnn& cudnn, const ConvSplit& split,
                                                               Proposals proposals = Proposals::Likely);
 
+// The first that cuDNN need not compile; null when there is none.
+const CudnnConfig* first_ready_made(const std::vector<std::shared_ptr<const CudnnConfig>>& configs);
+
 // The execution plan of a configuration, final. Throws Error when cuDNN refuses it.
 CudnnDescriptor cudnn_plan(const Cudnn& cudnn, const CudnnConfig& config);
 
