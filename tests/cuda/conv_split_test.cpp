@@ -10,7 +10,7 @@
 #include "tests/conv_problems.h"
 #include "tests/cuda/host_convolution.h"
 #include "tests/cuda/host_runtime.h"
-#include "tests/golden_generator.h"
+#include "tests/cuda/test_values.h"
 
 using namespace damoyolo;
 using namespace damoyolo::cuda;
@@ -28,24 +28,6 @@ ConvProblem problem_with(int outputs, DType out_type, Activation act, Residual r
   problem.residual_pixel_stride = residual == Residual::None ? 0 : outputs + 16;
   problem.residual_first = residual_first;
   return problem;
-}
-
-// In [−1, 1).
-std::vector<float> values(std::string_view name, std::size_t count) {
-  std::vector<float> result;
-  for (std::size_t i = 0; i < count; ++i) result.push_back(2 * golden_uniform(fnv1a64(name), i) - 1);
-  return result;
-}
-
-std::vector<std::uint16_t> bf16(const std::vector<float>& values) {
-  std::vector<std::uint16_t> result;
-  for (const float value : values) result.push_back(bf16_from_float(value));
-  return result;
-}
-
-ConvWeights weights_for(const ConvProblem& problem) {
-  return {values("weights", static_cast<std::size_t>(problem.out.c) * static_cast<std::size_t>(problem.in.c)),
-          values("bias", static_cast<std::size_t>(problem.out.c))};
 }
 
 std::unique_ptr<ConvKernel> first_part(const ConvProblem& problem, const ConvSplit& parts) {

@@ -11,7 +11,7 @@
 #include "tests/conv_problems.h"
 #include "tests/cuda/host_convolution.h"
 #include "tests/cuda/host_runtime.h"
-#include "tests/golden_generator.h"
+#include "tests/cuda/test_values.h"
 
 using namespace damoyolo;
 using namespace damoyolo::cuda;
@@ -45,27 +45,6 @@ const OwnKernel kRecorded{ConvGeneration::Sm80,
                           [](const Convolution& convolution, const ConvConfig& config, kernels::Stream stream) {
                             launches.push_back({convolution, config, stream.overlap});
                           }};
-
-// In [−1, 1).
-std::vector<float> values(std::string_view name, std::size_t count) {
-  std::vector<float> result;
-  for (std::size_t i = 0; i < count; ++i) result.push_back(2 * golden_uniform(fnv1a64(name), i) - 1);
-  return result;
-}
-
-ConvWeights weights_for(const ConvProblem& problem) {
-  ConvWeights weights;
-  weights.weight =
-      values("weights", static_cast<std::size_t>(problem.out.c * problem.in.c * problem.kernel * problem.kernel));
-  weights.bias = values("bias", static_cast<std::size_t>(problem.out.c));
-  return weights;
-}
-
-std::vector<std::uint16_t> bf16(const std::vector<float>& values) {
-  std::vector<std::uint16_t> result;
-  for (const float value : values) result.push_back(bf16_from_float(value));
-  return result;
-}
 
 }  // namespace
 
