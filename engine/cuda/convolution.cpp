@@ -106,9 +106,7 @@ std::vector<ConvCandidate> library_candidates(const ConvProblem& problem, const 
     } catch (const Error& error) {
       if (std::ranges::count(failures, error.what()) == 0) failures.emplace_back(error.what());
     }
-  std::ranges::stable_sort(candidates, {}, [](const ConvCandidate& candidate) {
-    return std::pair(candidate.compiled, candidate.predicted_seconds);
-  });
+  std::ranges::stable_sort(candidates, {}, turn_of);
   return candidates;
 }
 

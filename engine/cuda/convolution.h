@@ -11,6 +11,7 @@
 #include <functional>
 #include <memory>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "engine/conv_weights.h"
@@ -47,13 +48,23 @@ struct ConvProblem {
   bool operator==(const ConvProblem&) const = default;
 };
 
+// Somebody else's bytes in device memory.
+struct DeviceBytes {
+  const void* data = nullptr;
+  std::size_t size = 0;
+
+  bool operator==(const DeviceBytes&) const = default;
+};
+
 // Device addresses of the views' first channels. `out` overlaps neither `in` nor `residual`. workspace:
-// ConvKernel::workspace_bytes(), aligned to 256 bytes; nobody else's while the kernel runs.
+// ConvKernel::workspace_bytes(), aligned to 256 bytes; nobody else's while the kernel runs. next: weights() of a kernel
+// that will run soon; one of our own may bring them to the second-level cache meanwhile.
 struct ConvPointers {
   const void* in = nullptr;
   void* out = nullptr;
   const void* residual = nullptr;
   void* workspace = nullptr;
+  DeviceBytes next = {};
 
   bool operator==(const ConvPointers&) const = default;
 };
@@ -66,6 +77,8 @@ class ConvKernel {
   // Stable from run to run on one device and library version: plans are stored by it.
   virtual std::string name() const = 0;
   virtual std::size_t workspace_bytes() const = 0;
+  // What every run reads first, for the kernel before to fetch; nothing where only a library knows.
+  virtual DeviceBytes weights() const { return {}; }
   // Enqueues the work; also while the stream is being captured. One thread at a time per kernel and per Libraries.
   // Our own kernels may overlap with what is before them on the stream, where that says so.
   virtual void run(const ConvPointers& pointers, kernels::Stream stream) = 0;
@@ -77,6 +90,11 @@ struct ConvCandidate {
   std::function<std::unique_ptr<ConvKernel>(const ConvWeights&)> make;  // must not outlive the Libraries
   bool compiled = false;  // a library compiles it when it is made, which takes about a second
 };
+
+// What candidates are sorted by: the fastest by prediction first, but those to compile behind all others.
+inline std::pair<bool, double> turn_of(const ConvCandidate& candidate) {
+  return {candidate.compiled, candidate.predicted_seconds};
+}
 
 // Of what cuDNN's heuristics propose for a convolution: enough that one of them works, or everything, for timing. To
 // list everything takes several times as long.

@@ -14,15 +14,6 @@ namespace {
 
 }  // namespace
 
-CandidateSource remembered(CandidateSource source) {
-  using Known = std::vector<std::pair<ConvProblem, std::vector<ConvCandidate>>>;
-  return [source = std::move(source), known = std::make_shared<Known>()](const ConvProblem& problem) {
-    const auto found = std::ranges::find(*known, problem, &Known::value_type::first);
-    if (found != known->end()) return found->second;
-    return known->emplace_back(problem, source(problem)).second;
-  };
-}
-
 std::vector<ConvCandidate> candidates_for(const std::string& node, const CandidateSource& source,
                                           const ConvProblem& problem) {
   try {
@@ -65,9 +56,7 @@ std::unique_ptr<ConvKernel> named(const std::string& name, const std::vector<Con
 }
 
 std::vector<ConvCandidate> in_turn(std::vector<ConvCandidate> candidates) {
-  std::ranges::stable_sort(candidates, {}, [](const ConvCandidate& candidate) {
-    return std::pair(candidate.compiled, candidate.predicted_seconds);
-  });
+  std::ranges::stable_sort(candidates, {}, turn_of);
   return candidates;
 }
 
