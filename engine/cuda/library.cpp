@@ -91,9 +91,9 @@ OpenedLibrary open_library(const std::vector<std::string>& names, const char* fu
 }
 
 template <typename Function>
-void resolve(void* library, const char* name, const std::string& path, Function& function) {
-  function = reinterpret_cast<Function>(dlsym(library, name));
-  if (!function) throw Error("{} has no function {}", path, name);
+void resolve(const OpenedLibrary& library, const char* name, Function& function) {
+  function = reinterpret_cast<Function>(dlsym(library.handle, name));
+  if (!function) throw Error("{} has no function {}", library.path, name);
 }
 
 // The major version of CUDA that this cuDNN is for; the newest that we know where there is none.
@@ -111,56 +111,56 @@ std::vector<std::string> names_for(const std::string& library, std::size_t cuda)
   return names;
 }
 
-// on_device: with a handle on the current device.
-std::unique_ptr<CublasLt> open_cublaslt(const OpenedLibrary& library, std::vector<std::string>& report,
-                                        bool on_device) {
-  if (!library.handle) {
-    report.push_back("cuBLASLt: " + library.reason);
-    return nullptr;
-  }
+// The library as `set_up` fills it in; null where it was not opened, or `set_up` throws Error. The report says the
+// version, which `set_up` returns, or the reason.
+template <typename Library, typename SetUp>
+std::unique_ptr<Library> set_up_library(const char* name, const OpenedLibrary& opened,
+                                        std::vector<std::string>& report, SetUp set_up) {
   try {
-    auto cublaslt = std::make_unique<CublasLt>();
-#define DAMOYOLO_RESOLVE(function) resolve(library.handle, #function, library.path, cublaslt->functions.function);
-    DAMOYOLO_CUBLASLT_FUNCTIONS(DAMOYOLO_RESOLVE)
-#undef DAMOYOLO_RESOLVE
-    const auto version = cublaslt->functions.cublasLtGetVersion();
-    if (version < 120000) throw Error("{} is version {}, where 12.0 or later is needed", library.path, version);
-    if (on_device) check(cublaslt->functions, cublaslt->functions.cublasLtCreate(&cublaslt->handle), "cublasLtCreate");
+    if (!opened.handle) throw Error("{}", opened.reason);
+    auto library = std::make_unique<Library>();
+    const std::size_t version = set_up(*library);
     report.push_back(
-        fmt::format("cuBLASLt {}.{}.{}: {}", version / 10000, version / 100 % 100, version % 100, library.path));
-    return cublaslt;
+        fmt::format("{} {}.{}.{}: {}", name, version / 10000, version / 100 % 100, version % 100, opened.path));
+    return library;
   } catch (const Error& error) {
-    report.push_back(fmt::format("cuBLASLt: {}", error.what()));
+    report.push_back(fmt::format("{}: {}", name, error.what()));
     return nullptr;
   }
 }
 
-// cublaslt: the name by which it calls that. Without it cuDNN would not fail but abort the process.
-std::unique_ptr<Cudnn> open_cudnn(const OpenedLibrary& library, const std::string& cublaslt,
-                                  std::vector<std::string>& report, bool on_device) {
-  if (!library.handle) {
-    report.push_back("cuDNN: " + library.reason);
-    return nullptr;
-  }
-  try {
-    auto cudnn = std::make_unique<Cudnn>();
-#define DAMOYOLO_RESOLVE(function) resolve(library.handle, #function, library.path, cudnn->functions.function);
-    DAMOYOLO_CUDNN_FUNCTIONS(DAMOYOLO_RESOLVE)
-#undef DAMOYOLO_RESOLVE
-    const auto version = cudnn->functions.cudnnGetVersion();
-    if (version / 10000 != CUDNN_MAJOR)
-      throw Error("{} is version {}, where {}.x is needed", library.path, version, CUDNN_MAJOR);
-    if (!dlopen(cublaslt.c_str(), RTLD_NOW | RTLD_LOCAL))
-      throw Error("{} calls {}, which was not found", library.path, cublaslt);
-    if (on_device) check(cudnn->functions, cudnn->functions.cudnnCreate(&cudnn->handle), "cudnnCreate");
-    report.push_back(
-        fmt::format("cuDNN {}.{}.{}: {}", version / 10000, version / 100 % 100, version % 100, library.path));
-    return cudnn;
-  } catch (const Error& error) {
-    report.push_back(fmt::format("cuDNN: {}", error.what()));
-    return nullptr;
-  }
+#define DAMOYOLO_RESOLVE(function) resolve(opened, #function, functions.function);
+
+// on_device: with a handle on the current device.
+std::unique_ptr<CublasLt> open_cublaslt(const OpenedLibrary& opened, std::vector<std::string>& report,
+                                        bool on_device) {
+  return set_up_library<CublasLt>("cuBLASLt", opened, report, [&](CublasLt& cublaslt) {
+    CublasLtFunctions& functions = cublaslt.functions;
+    DAMOYOLO_CUBLASLT_FUNCTIONS(DAMOYOLO_RESOLVE)
+    const std::size_t version = functions.cublasLtGetVersion();
+    if (version < 120000) throw Error("{} is version {}, where 12.0 or later is needed", opened.path, version);
+    if (on_device) check(functions, functions.cublasLtCreate(&cublaslt.handle), "cublasLtCreate");
+    return version;
+  });
 }
+
+// cublaslt: the name by which it calls that. Without it cuDNN would not fail but abort the process.
+std::unique_ptr<Cudnn> open_cudnn(const OpenedLibrary& opened, const std::string& cublaslt,
+                                  std::vector<std::string>& report, bool on_device) {
+  return set_up_library<Cudnn>("cuDNN", opened, report, [&](Cudnn& cudnn) {
+    CudnnFunctions& functions = cudnn.functions;
+    DAMOYOLO_CUDNN_FUNCTIONS(DAMOYOLO_RESOLVE)
+    const std::size_t version = functions.cudnnGetVersion();
+    if (version / 10000 != CUDNN_MAJOR)
+      throw Error("{} is version {}, where {}.x is needed", opened.path, version, CUDNN_MAJOR);
+    if (!dlopen(cublaslt.c_str(), RTLD_NOW | RTLD_LOCAL))
+      throw Error("{} calls {}, which was not found", opened.path, cublaslt);
+    if (on_device) check(functions, functions.cudnnCreate(&cudnn.handle), "cudnnCreate");
+    return version;
+  });
+}
+
+#undef DAMOYOLO_RESOLVE
 
 void load(Libraries& libraries, bool on_device) {
   const OpenedLibrary cudnn = open_library({"libcudnn.so.9"}, "cudnnGetVersion");
