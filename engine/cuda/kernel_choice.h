@@ -1,10 +1,13 @@
 // From the candidates for a convolution to the kernel that is used.
 #pragma once
 
+#include <algorithm>
 #include <chrono>
 #include <functional>
 #include <memory>
 #include <string>
+#include <type_traits>
+#include <utility>
 #include <vector>
 
 #include "engine/cuda/conv_timing.h"
@@ -16,7 +19,17 @@ namespace damoyolo::cuda {
 using CandidateSource = std::function<std::vector<ConvCandidate>(const ConvProblem&)>;
 
 // Remembers what `source` gave for every problem: asking libraries takes milliseconds, and layers repeat.
-CandidateSource remembered(CandidateSource source);
+template <typename Source>
+auto remembered(Source source) {
+  struct Known {
+    ConvProblem problem;
+    std::invoke_result_t<const Source&, const ConvProblem&> answer;
+  };
+  return [source = std::move(source), known = std::make_shared<std::vector<Known>>()](const ConvProblem& problem) {
+    const auto found = std::ranges::find(*known, problem, &Known::problem);
+    return found != known->end() ? found->answer : known->emplace_back(Known{problem, source(problem)}).answer;
+  };
+}
 
 // What `source` gives for the node's problem; its Error names the node.
 std::vector<ConvCandidate> candidates_for(const std::string& node, const CandidateSource& source,
