@@ -9,6 +9,7 @@
 #include <cmath>
 #include <cstring>
 #include <random>
+#include <string>
 #include <vector>
 
 #include "engine/core/activation.h"
@@ -18,18 +19,36 @@
 
 // A test case that needs a device, and is reported as skipped where there is none. The host always is one.
 #define KERNEL_TEST_CASE(name) KERNEL_TEST_CASE_AS(DOCTEST_ANONYMOUS(kernel_test_), name)
-#define KERNEL_TEST_CASE_AS(function, name)                         \
-  static void function();                                           \
-  TEST_CASE(name) {                                                 \
-    int devices = 0;                                                \
-    if (cudaGetDeviceCount(&devices) == cudaSuccess && devices > 0) \
-      function();                                                   \
-    else                                                            \
-      damoyolo::test::skip("needs a GPU");                          \
-  }                                                                 \
+#define KERNEL_TEST_CASE_AS(function, name)          \
+  static void function();                            \
+  TEST_CASE(name) {                                  \
+    if (damoyolo::kernels::has_device()) function(); \
+  }                                                  \
   static void function()
 
 namespace damoyolo::kernels {
+
+// Whether there is a device. Otherwise the test case is reported as skipped, and returns.
+inline bool has_device() {
+  int devices = 0;
+  if (cudaGetDeviceCount(&devices) == cudaSuccess && devices > 0) return true;
+  test::skip("needs a GPU");
+  return false;
+}
+
+// Whether there is one that runs kernels made for compute capability `made_for` / 10: 90 stands for sm_90a, which
+// runs on 9.0 alone. Otherwise the same.
+inline bool can_run(int made_for) {
+  if (!has_device()) return false;
+  int device = 0, major = 0, minor = 0;
+  check(cudaGetDevice(&device), "test");
+  check(cudaDeviceGetAttribute(&major, cudaDevAttrComputeCapabilityMajor, device), "test");
+  check(cudaDeviceGetAttribute(&minor, cudaDevAttrComputeCapabilityMinor, device), "test");
+  const int capability = 10 * major + minor;
+  if (made_for == 90 ? capability == 90 : capability >= made_for) return true;
+  test::skip("needs compute capability " + std::to_string(made_for / 10) + "." + std::to_string(made_for % 10));
+  return false;
+}
 
 template <typename T>
 class DeviceArray {
@@ -80,6 +99,14 @@ inline std::vector<float> random_values(std::size_t count, unsigned seed, float 
   std::mt19937 generator(seed);
   std::vector<float> values(count);
   for (float& value : values) value = (static_cast<float>(generator() >> 8) * 0x1p-23f - 1.0f) * range;
+  return values;
+}
+
+// Repeatable whole numbers from -6 to 6, whose products add up without rounding.
+inline std::vector<float> whole_numbers(std::size_t count, unsigned seed) {
+  std::mt19937 generator(seed);
+  std::vector<float> values(count);
+  for (float& value : values) value = static_cast<float>(generator() % 13) - 6.0f;
   return values;
 }
 
