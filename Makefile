@@ -21,8 +21,8 @@ CPPFLAGS  += -I. -I$(BUILD) -isystem /usr/include/stb
 # Libraries that travel with the programs lie beside them, see gpu-bundle; the older tag serves their own needs too.
 LDFLAGS   += $(SANITIZE) $(OPENMP) -pthread -Wl,--disable-new-dtags,-rpath,'$$ORIGIN/lib'
 LDLIBS    += -lfmt -ldnnl -ldl
-COMPILE    = $(shell command -v ccache) $(CXX) $(CPPFLAGS) -std=c++20 $(CXXFLAGS) $(WARNINGS) $(SANITIZE) $(FILE_FLAGS) \
-             $(OPENMP) -pthread -MMD -MP
+COMPILE    = $(shell command -v ccache) $(CXX) $(CPPFLAGS) -std=c++20 $(CXXFLAGS) $(WARNINGS) $(SANITIZE) \
+             $(FILE_FLAGS) $(OPENMP) -pthread -MMD -MP
 ifeq ($(MAKELEVEL),0)
 MAKEFLAGS += -j$(shell nproc)
 endif
@@ -35,8 +35,8 @@ TEST_SOURCES := $(filter-out tests/cuda_%,$(wildcard tests/*.cpp))
 FUZZ_SOURCES := $(wildcard tests/fuzz/*.cpp)
 
 # Tests of whole networks, see "test" below.
-NETWORK_TESTS     := $(wildcard $(patsubst %,tests/%_test.cpp,arena audit bench cli coco_eval cpu_network detector device \
-                                                            golden graph passes))
+NETWORK_TESTS := $(wildcard $(patsubst %,tests/%_test.cpp,arena audit bench cli coco_eval cpu_network detector \
+                                                          device golden graph passes))
 
 objects      = $(patsubst %,$(BUILD)/obj/%.o,$(1))
 LIB_OBJECTS := $(call objects,$(LIB_SOURCES))
@@ -61,8 +61,8 @@ $(BUILD)/network_tests: $(call objects,tests/main.cpp $(NETWORK_TESTS) $(filter-
 $(BUILD)/faulty_cases: $(call objects,tests/main.cpp tests/faulty/cases.cpp)
 	$(CXX) $(LDFLAGS) -o $@ $^ -ldl
 
-$(BUILD)/network-bench: $(call objects,bench/network_bench.cpp $(patsubst %,cli/%.cpp,pictures pipeline text thread_pool)) \
-                        $(BUILD)/libdamoyolo.a
+$(BUILD)/network-bench: $(call objects,bench/network_bench.cpp \
+                          $(patsubst %,cli/%.cpp,pictures pipeline text thread_pool)) $(BUILD)/libdamoyolo.a
 $(BUILD)/golden-checkpoint: $(call objects,bench/golden_checkpoint.cpp) $(BUILD)/libdamoyolo.a
 $(BUILD)/network-bench $(BUILD)/golden-checkpoint:
 	$(CXX) $(LDFLAGS) -o $@ $^ $(LDLIBS)
@@ -130,7 +130,8 @@ SCRIPT_TESTS      += 'tests/cases_test.sh $(BUILD)/faulty_cases' 'tests/python.s
 SANITIZED = $(MAKE) CPU_ONLY=1 BUILD=$(BUILD)/asan CXXFLAGS='-O0 -g1' TEST_CXXFLAGS='-O0 -g1' CLI_SOURCES= \
             LIB_SOURCES='$(ASAN_LIB_SOURCES)' TEST_SOURCES='$(ASAN_TEST_SOURCES)' \
             SANITIZE='-fsanitize=address,undefined -fno-sanitize-recover=all'
-FUZZED    = $(MAKE) CPU_ONLY=1 BUILD=$(BUILD)/fuzz CXX=clang++ CXXFLAGS='-O1 -g1' OPENMP= LIB_SOURCES='$(FUZZ_LIB_SOURCES)' \
+FUZZED    = $(MAKE) CPU_ONLY=1 BUILD=$(BUILD)/fuzz CXX=clang++ CXXFLAGS='-O1 -g1' OPENMP= \
+            LIB_SOURCES='$(FUZZ_LIB_SOURCES)' \
             SANITIZE='-fsanitize=fuzzer-no-link,address,undefined -fno-sanitize-recover=all'
 FUZZ_LIB_SOURCES := $(filter engine/core/% weights/% %/image.cpp %/jpeg_markers.cpp %/stb_image.cpp,$(LIB_SOURCES))
 FUZZ_PROGRAMS    := $(patsubst tests/fuzz/%.cpp,$(BUILD)/fuzz/%,$(FUZZ_SOURCES))
