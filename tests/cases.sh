@@ -1,18 +1,25 @@
 #!/bin/sh
 # Runs the cases of a test program so that one that faults, crashes or hangs costs itself alone.
 #
-#   [TESTS_END=TIME] tests/cases.sh SECONDS COMMAND...
+#   [TESTS_END=TIME] tests/cases.sh SECONDS[/TOTAL] COMMAND...
 #
 # COMMAND runs a program with tests/main.cpp, perhaps under another such as compute-sanitizer; what follows the program
-# chooses cases. Each may take SECONDS. Where one fails, a new process goes on behind it. At TIME, in seconds since 1970,
-# the running case is ended; cases that had no turn are reported as failed. The output is what tests/run.sh expects.
+# chooses cases. Each may take SECONDS. Where one fails, a new process goes on behind it. After TOTAL seconds, and at
+# TIME, in seconds since 1970, the running case is ended; cases that had no turn are reported as failed. A case during
+# which compute-sanitizer reports something has failed, too. The output is what tests/run.sh expects.
 set -u
 
-seconds=$1
+seconds=${1%/*}
+end=${TESTS_END:-9999999999}
+case $1 in */*)
+  own_end=$(($(date +%s) + ${1#*/}))
+  [ "$own_end" -gt "$end" ] || end=$own_end
+  ;;
+esac
 shift
 folder=$(mktemp -d)
 trap 'rm -rf "$folder"' EXIT
-left() { echo $((${TESTS_END:-9999999999} - $(date +%s))); }
+left() { echo $((end - $(date +%s))); }
 
 timeout -k 5 60 "$@" --list-test-cases > "$folder/list" 2>&1
 grep -v -e '^\[doctest\]' -e '^=' "$folder/list" > "$folder/names"
@@ -24,17 +31,27 @@ grep -q '^\[doctest\] unskipped test cases .*: [1-9]' "$folder/list" || {
   exit 1
 }
 
-# The program's lines, each case's with its number among all.
+# The program's lines, each case's with its number among all. compute-sanitizer's reports begin without an indent.
 number() {
   while IFS= read -r line || [ -n "$line" ]; do
     case $line in
       'ok '[0-9]*' - '* | 'not ok '[0-9]*' - '*)
         ran=$((ran + 1))
-        echo "${line%%ok *}ok $ran - ${line#* - }"
-        echo "$line" >> "$folder/process"
+        line="${line%%ok *}ok $ran - ${line#* - }"
+        if [ -s "$folder/report" ]; then
+          line="not ok $ran - ${line#* - }: $(cat "$folder/report")"
+          : > "$folder/report"
+        fi
+        printf '%s\n' "$line" | tee -a "$folder/process"
         ;;
       1..[0-9]*) ;;
-      *) printf '%s\n' "$line" ;;
+      *)
+        case $line in
+          *' COMPUTE-SANITIZER' | *' SUMMARY: '*) ;;
+          '========= '[!\ ]*) [ -s "$folder/report" ] || printf '%s\n' "${line#========= }" > "$folder/report" ;;
+        esac
+        printf '%s\n' "$line"
+        ;;
     esac
   done
 }
@@ -45,6 +62,7 @@ fail() {  # NAME
   echo "not ok $ran - $1"
 }
 name() { sed -n "$((ran + 1))p" "$folder/names"; }
+report() { sed 's/^/, /' "$folder/report"; }
 
 while [ "$ran" -lt "$total" ]; do
   if [ "$(left)" -le 0 ]; then
@@ -52,6 +70,7 @@ while [ "$ran" -lt "$total" ]; do
     continue
   fi
   : > "$folder/process"
+  : > "$folder/report"
   {
     TEST_CASE_SECONDS=$seconds timeout -k 5 "$(left)" "$@" --minimal --first=$((ran + 1)) 2>&1
     echo $? > "$folder/status"
@@ -61,9 +80,9 @@ while [ "$ran" -lt "$total" ]; do
   if grep -q '^not ok' "$folder/process"; then
     failed=1
   elif [ "$ran" -lt "$total" ]; then
-    fail "$(name): stopped, exit status $status"
+    fail "$(name): stopped, exit status $status$(report)"
   elif [ "$status" -ne 0 ]; then
-    fail "$*: exit status $status"
+    fail "$*: exit status $status$(report)"
   fi
 done
 echo "1..$ran"

@@ -27,25 +27,54 @@ expect() {
 tests/cases.sh 1 "$program" > "$output" 2>&1
 expect 'cases: a fault, a hang and a crash cost one case each' \
   'ok 1 - passes' \
-  'not ok 2 - faults' \
+  'not ok 2 - faults: CHECK_FALSE(fault): true' \
   'ok 3 - passes after a fault' \
-  'not ok 4 - hangs: no end within 1 s, layer := 3' \
-  'not ok 5 - crashes: SIGSEGV - Segmentation violation signal' \
-  'not ok 6 - is killed: stopped, exit status 137' \
-  'ok 7 - passes at the end' \
-  1..7
+  'not ok 4 - throws: an illegal instruction, layer := 3, tile := 4' \
+  'not ok 5 - is wrong twice: 1 of 2 wrong, layer := 3 (2 checks failed)' \
+  'ok 6 - is one of 1' \
+  'not ok 7 - is one of 2: CHECK(number != 2): 2 != 2' \
+  'ok 8 - is one of 11' \
+  'not ok 9 - hangs: no end within 1 s, layer := 3' \
+  'not ok 10 - crashes: SIGSEGV - Segmentation violation signal' \
+  'not ok 11 - is killed: stopped, exit status 137' \
+  'ok 12 - passes at the end' \
+  1..12
 
 tests/cases.sh 1 "$program" --test-case='passes*' > "$output" 2>&1
 expect 'cases: what passes runs in one process' 'ok 1 - passes' 'ok 2 - passes after a fault' 'ok 3 - passes at the end' 1..3
 
 # Longer where a loaded machine takes as long to begin.
-for seconds in 2 10 30; do
-  TESTS_END=$(($(date +%s) + seconds)) tests/cases.sh 60 "$program" --test-case='hangs,*killed' > "$output" 2>&1
-  ! grep -q '^not ok 1 - hangs: SIGTERM' "$output" || break
+for whose in all program; do
+  for seconds in 2 10 30; do
+    case $whose in
+      all) TESTS_END=$(($(date +%s) + seconds)) tests/cases.sh 60/90 "$program" --test-case='hangs,*killed' ;;
+      program) tests/cases.sh "60/$seconds" "$program" --test-case='hangs,*killed' ;;
+    esac > "$output" 2>&1
+    ! grep -q '^not ok 1 - hangs: SIGTERM' "$output" || break
+  done
+  expect "cases: the one that runs at the end of the time for $whose is ended, the rest is named" \
+    'not ok 1 - hangs: SIGTERM - Termination request signal, layer := 3' \
+    'not ok 2 - is killed: not run, the time was used up' \
+    1..2
 done
-expect 'cases: the one that runs at the end of the time is ended, the rest is named' \
-  'not ok 1 - hangs: SIGTERM - Termination request signal, layer := 3' \
-  'not ok 2 - is killed: not run, the time was used up' \
+
+PATH=tests/faulty:$PATH tests/sanitized.sh racecheck 1 "$program" --test-case='passes*' > "$output" 2>&1
+expect 'cases: what compute-sanitizer reports counts against the case that ran' \
+  'ok 1 - passes' \
+  'not ok 2 - passes after a fault: Error: Race reported between Read access and Write access' \
+  'ok 3 - passes at the end' \
+  1..3
+
+CUDA_HOME=$PWD/tests/faulty/none PATH=/usr/bin:/bin tests/sanitized.sh memcheck 1 "$program" > "$output" 2>&1
+expect 'cases: without compute-sanitizer it is skipped' \
+  "ok 1 - memcheck: $program # SKIP compute-sanitizer is neither on the path nor in $PWD/tests/faulty/none" \
+  1..1
+
+PATH=tests/faulty:$PATH tests/sanitized.sh late 1 "$program" --test-case=passes > "$output" 2>&1
+expect 'cases: and what it reports behind the last one, against the program' \
+  'ok 1 - passes' \
+  "not ok 2 - tests/faulty/compute-sanitizer --tool late --error-exitcode 9 $program --test-case=passes: exit status 9, \
+Invalid __global__ read of size 4 bytes" \
   1..2
 
 tests/cases.sh 1 "$program" --test-case=unknown > "$output" 2>&1

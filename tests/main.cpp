@@ -1,5 +1,7 @@
 // The test program. Beside doctest's own messages it prints one line per test case in the Test Anything Protocol
 // (https://testanything.org), and the plan at the end, from which tests/run.sh counts and by which it sees a crash.
+// The line of a case that fails names its first failure, with what INFO and CAPTURE held then: the line may be all
+// that is left of a long output.
 //
 // With $TEST_CASE_SECONDS a test case may take that long and no longer, and the first that fails ends the program:
 // after a fault on a GPU everything else fails, too. tests/cases.sh goes on behind it in a new process.
@@ -8,11 +10,13 @@
 #include <doctest/doctest.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <csignal>
 #include <cstdlib>
 #include <iostream>
 #include <optional>
 #include <sstream>
+#include <string>
 #include <utility>
 
 #include "tests/skip.h"
@@ -42,27 +46,36 @@ class TapListener : public doctest::IReporter {
 
   void test_case_start(const doctest::TestCaseData& test) override {
     name_ = test.m_name;
+    cause_.clear();
     alarm(seconds_);
   }
 
-  // Says with the name what ended the case, and what INFO and CAPTURE held then; doctest shows them for checks alone.
+  void log_assert(const doctest::AssertData& data) override {
+    if (!data.m_failed) return;
+    std::ostringstream cause;
+    cause << doctest::assertString(data.m_at) << "(" << data.m_expr
+          << "): " << (data.m_threw ? data.m_exception : data.m_decomp);
+    failed(cause.str());
+  }
+
+  void log_message(const doctest::MessageData& data) override {
+    if ((data.m_severity & doctest::assertType::is_warn) == 0) failed(data.m_string.c_str());
+  }
+
+  // What ended the case says more than what failed before it.
   void test_case_exception(const doctest::TestCaseException& exception) override {
-    if (!exception.is_crash) return;
-    crashed_ = true;
-    std::ostringstream name;
-    name << name_ << ": ";
-    if (out_of_time) {
-      name << "no end within " << seconds_ << " s";
-    } else {
-      name << exception.error_string;
+    if (exception.is_crash) {
+      crashed_ = true;
+      cause_.clear();
     }
-    for (int i = 0; i < get_num_active_contexts(); ++i) get_active_contexts()[i]->stringify(&(name << ", "));
-    name_ = name.str();
+    failed(out_of_time ? "no end within " + std::to_string(seconds_) + " s" : exception.error_string.c_str());
   }
 
   void test_case_end(const doctest::CurrentTestCaseStats& stats) override {
     alarm(0);
     const auto reason = std::exchange(skip_reason, std::nullopt);
+    if (const int checks = stats.numAssertsFailedCurrentTest; checks > 1)
+      cause_ += " (" + std::to_string(checks) + " checks failed)";
     report(stats.failure_flags == 0, reason);
     if (stats.failure_flags != 0 && seconds_ != 0) std::_Exit(EXIT_FAILURE);
   }
@@ -83,18 +96,27 @@ class TapListener : public doctest::IReporter {
   void test_case_reenter(const doctest::TestCaseData&) override {}
   void subcase_start(const doctest::SubcaseSignature&) override {}
   void subcase_end() override {}
-  void log_assert(const doctest::AssertData&) override {}
-  void log_message(const doctest::MessageData&) override {}
 
  private:
+  // Contexts that an exception has left behind are in the order in which it left them.
+  void failed(const std::string& cause) {
+    if (!cause_.empty()) return;
+    std::ostringstream line;
+    line << ": " << cause;
+    for (int i = 0; i < get_num_active_contexts(); ++i) get_active_contexts()[i]->stringify(&(line << ", "));
+    for (int i = get_num_stringified_contexts(); i-- > 0;) line << ", " << get_stringified_contexts()[i];
+    cause_ = line.str();
+    std::ranges::replace(cause_, '\n', ' ');
+  }
+
   void report(bool passed, const std::optional<std::string>& reason) {
     ++count_;
-    std::cout << (passed ? "ok " : "not ok ") << count_ << " - " << name_;
+    std::cout << (passed ? "ok " : "not ok ") << count_ << " - " << name_ << (passed ? "" : cause_);
     if (passed && reason) std::cout << " # SKIP " << *reason;
     std::cout << std::endl;
   }
 
-  std::string name_;
+  std::string name_, cause_;  // of the running test case; empty unless it has failed
   int count_ = 0;
   unsigned seconds_ = 0;  // 0: no limit
   bool crashed_ = false;

@@ -3,6 +3,11 @@
 #include <unistd.h>
 
 #include <csignal>
+#include <stdexcept>
+#include <string>
+#include <vector>
+
+#include "tests/case_for_each.h"
 
 namespace {
 
@@ -16,6 +21,24 @@ TEST_CASE("faults") {
 }
 
 TEST_CASE("passes after a fault") { CHECK_FALSE(fault); }
+
+TEST_CASE("throws") {
+  const int layer = 3, tile = 4;
+  CAPTURE(layer);
+  CAPTURE(tile);
+  throw std::runtime_error("an illegal\ninstruction");
+}
+
+TEST_CASE("is wrong twice") {
+  const int layer = 3;
+  CAPTURE(layer);
+  FAIL_CHECK("1 of 2 wrong");
+  CHECK(layer == 4);
+}
+
+TEST_CASE_FOR_EACH(const int& number, std::vector<int>({1, 2, 11}), "is one of " + std::to_string(number)) {
+  CHECK(number != 2);
+}
 
 TEST_CASE("hangs") {
   const int layer = 3;
