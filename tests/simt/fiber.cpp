@@ -19,7 +19,8 @@
 #ifdef __x86_64__
 // The C library's swapcontext() costs a system call, and AddressSanitizer has it forget what it knew of the stack.
 // This keeps on the running stack what a function has to keep, leaves in *from where, and goes on at `to`. The control
-// words of the floating-point units are common to all stacks: nobody changes them. Shadow stacks are not switched.
+// words of the floating-point units are common to all stacks: nobody changes them. Shadow stacks are not switched: this
+// file is compiled so that the program has none.
 extern "C" void simt_change_stacks(void** from, void* to);
 asm(R"(
         .pushsection .text
@@ -94,10 +95,11 @@ void arrive([[maybe_unused]] Context& here) {
 #endif
 }
 
-void change(Context& from, Context& to) {
+// for_good: nothing comes back to `from`.
+void change(Context& from, Context& to, [[maybe_unused]] bool for_good = false) {
   left = &from;
 #ifdef SIMT_ASAN
-  __sanitizer_start_switch_fiber(&from.fake_stack, to.stack, to.bytes);
+  __sanitizer_start_switch_fiber(for_good ? nullptr : &from.fake_stack, to.stack, to.bytes);
 #endif
   change_places(from.place, to.place);
   arrive(from);
@@ -109,6 +111,7 @@ struct Fiber::Stack {
   void (*run)();
   std::unique_ptr<std::byte[]> memory{new std::byte[kStackBytes]};
   Context context{{}, memory.get(), kStackBytes, nullptr};
+  bool ends = false;
 
   static inline Stack* resumed = nullptr;
   static void begin() {
@@ -120,13 +123,23 @@ struct Fiber::Stack {
 Fiber::Fiber(void (*run)()) : stack_(new Stack{run}) {
   stop_before(Stack::begin, stack_->memory.get(), stack_->context.place);
 }
-Fiber::~Fiber() = default;
+
+Fiber::~Fiber() {
+  // Where AddressSanitizer looks for uses of variables after a return, it keeps them elsewhere, and frees that place
+  // when their stack is left for good.
+  if (stack_->context.fake_stack == nullptr) return;
+  stack_->ends = true;
+  resume();
+}
 
 void Fiber::resume() {
   Stack::resumed = stack_.get();
   change(resumer, stack_->context);
 }
 
-void Fiber::pause() { change(stack_->context, resumer); }
+void Fiber::pause() {
+  change(stack_->context, resumer);
+  if (stack_->ends) change(stack_->context, resumer, true);
+}
 
 }  // namespace simt
