@@ -3,8 +3,8 @@
 #
 #   kernels                    the device objects, KERNEL_OBJECTS, for CUDA_ARCHS
 #   kernel-warnings            every kernel for sm_80 and sm_90a, warnings are errors; prints registers and spills
-#   sass-report                registers, spills, tensor-core instructions and more of the device objects; part of "test"
-#                              where cuobjdump is
+#   sass-report                registers, spills, tensor-core instructions and more of the device objects; part of
+#                              "test" where cuobjdump is
 #   $(BUILD)/kernel_tests      tests/kernels and tests/cuda on the host
 #   $(BUILD)/cuda_tests        tests/cuda_*: what calls the libraries, against fakes of them, and the layers of
 #                              bench/layers on the GPU; needs the libraries' headers
@@ -43,9 +43,9 @@ endif
 KERNEL_SOURCES      := $(wildcard kernels/*.cu kernels/*.cpp)
 CUDA_SOURCES        := $(wildcard engine/cuda/*.cpp)
 # What the shim can stand in for: all but what talks to the real runtime and libraries.
-SIMT_CUDA_SOURCES   := $(patsubst %,engine/cuda/%.cpp,autotune backend ceilings conv_heuristics conv_packing conv_problem \
-                         conv_split conv_timing device_traits kernel_choice network own_convolution plan plan_cache \
-                         schedule timing uploaded) $(wildcard bench/layers/*.cpp)
+SIMT_CUDA_SOURCES   := $(patsubst %,engine/cuda/%.cpp,autotune backend ceilings conv_heuristics conv_packing \
+                         conv_problem conv_split conv_timing device_traits kernel_choice network own_convolution plan \
+                         plan_cache schedule timing uploaded) $(wildcard bench/layers/*.cpp)
 KERNEL_TEST_SOURCES := $(wildcard tests/kernels/*.cpp) tests/main.cpp
 # What the CPU does is the reference.
 REFERENCE_SOURCES   := engine/core/dtype.cpp engine/decode.cpp engine/nms.cpp engine/cpu/resize.cpp
@@ -64,6 +64,8 @@ $(BUILD)/kernel_tests: $(SIMT_OBJECTS) $(BUILD)/libdamoyolo.a
 SIMT_COMPILE = $(COMPILE) -Itests/simt $(SIMT_LEVEL) -ffp-contract=off -Wno-unknown-pragmas
 SIMT_LEVEL  := -O1
 $(BUILD)/obj/simt/tests/simt/products.cpp.o: SIMT_LEVEL := -O3
+# A program of which one part knows no shadow stack is given none.
+$(BUILD)/obj/simt/tests/simt/fiber.cpp.o: FILE_FLAGS := -fcf-protection=none
 
 $(BUILD)/obj/simt/%.cu.o: %.cu
 	@mkdir -p $(@D)
@@ -104,7 +106,7 @@ LDLIBS      += $(CUDA_LDLIBS)
 
 CUDA_TEST_SOURCES := $(wildcard tests/cuda_*_test.cpp)
 TEST_COMMANDS     += $(BUILD)/cuda_tests
-LAYER_OBJECTS     := $(call objects,bench/layers/layer_check.cpp bench/layers/layer_table.cpp)
+LAYER_OBJECTS     := $(call objects,$(wildcard bench/layers/*.cpp))
 $(BUILD)/cuda_tests: $(call objects,tests/main.cpp $(CUDA_TEST_SOURCES)) $(LAYER_OBJECTS) $(BUILD)/libdamoyolo.a \
                      | $(BUILD)/faulty/libcudnn.so.9
 	$(CXX) $(LDFLAGS) -o $@ $^ $(LDLIBS)
@@ -120,7 +122,8 @@ $(BUILD)/layer-bench $(BUILD)/plan-survey:
 $(call objects,bench/layer_bench.cpp bench/plan_survey.cpp) $(LAYER_OBJECTS): CPPFLAGS += $(CUDA_CPPFLAGS)
 
 $(KERNEL_OBJECTS) $(KERNEL_TEST_OBJECTS) $(call objects,$(CUDA_SOURCES)): CPPFLAGS += $(CUDA_CPPFLAGS)
-$(call objects,engine/cuda/own_convolution.cpp): CPPFLAGS += $(if $(filter 90a,$(CHOSEN_ARCHS)),,-DDAMOYOLO_WITHOUT_SM90A)
+$(call objects,engine/cuda/own_convolution.cpp): CPPFLAGS += \
+  $(if $(filter 90a,$(CHOSEN_ARCHS)),,-DDAMOYOLO_WITHOUT_SM90A)
 $(CUDA_ASKERS): CPPFLAGS += -DDAMOYOLO_CUDA $(CUDA_CPPFLAGS)
 
 $(BUILD)/obj/kernels/%.cu.o: kernels/%.cu
