@@ -46,7 +46,7 @@ CUDA_SOURCES        := $(wildcard engine/cuda/*.cpp)
 SIMT_CUDA_SOURCES   := $(patsubst %,engine/cuda/%.cpp,autotune backend ceilings conv_heuristics conv_packing \
                          conv_problem conv_split conv_timing device_traits kernel_choice network own_convolution plan \
                          plan_cache schedule timing uploaded) $(wildcard bench/layers/*.cpp)
-KERNEL_TEST_SOURCES := $(wildcard tests/kernels/*.cpp) tests/main.cpp
+KERNEL_TEST_SOURCES := $(wildcard tests/kernels/*.cpp tests/kernels/*.cu) tests/main.cpp
 # What the CPU does is the reference.
 REFERENCE_SOURCES   := engine/core/dtype.cpp engine/decode.cpp engine/nms.cpp engine/cpu/resize.cpp
 SIMT_OBJECTS        := $(patsubst %,$(BUILD)/obj/simt/%.o,$(KERNEL_SOURCES) $(KERNEL_TEST_SOURCES) \
@@ -126,7 +126,7 @@ $(call objects,engine/cuda/own_convolution.cpp): CPPFLAGS += \
   $(if $(filter 90a,$(CHOSEN_ARCHS)),,-DDAMOYOLO_WITHOUT_SM90A)
 $(CUDA_ASKERS): CPPFLAGS += -DDAMOYOLO_CUDA $(CUDA_CPPFLAGS)
 
-$(BUILD)/obj/kernels/%.cu.o: kernels/%.cu
+$(BUILD)/obj/%.cu.o: %.cu
 	@mkdir -p $(@D)
 	$(NVCC) $(NVCCFLAGS) $(GENCODE) -MD -MP -MF $(@:.o=.d) -c -o $@ $<
 
