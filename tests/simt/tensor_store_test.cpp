@@ -1,4 +1,4 @@
-// Bulk tensor stores on the host.
+// Bulk tensor stores on the host: the faults that must be reported or show.
 #include <doctest/doctest.h>
 
 #include <string>
@@ -9,89 +9,42 @@
 namespace damoyolo::kernels {
 namespace {
 
-// 2 images of 3 rows of 4 pixels of 20 of 24 channels, at first 9 everywhere.
+// 2 images of 3 rows of 4 pixels of 16 channels.
 struct Target {
-  std::vector<std::uint16_t> values = std::vector<std::uint16_t>(2 * 3 * 4 * 24, 9);
-  CUtensorMap map(int span, unsigned step = 1) {
+  static constexpr std::size_t kImage = 3 * 4 * 16;
+  std::vector<std::uint16_t> values = std::vector<std::uint16_t>(2 * kImage);
+  CUtensorMap map(unsigned step = 1) {
     TensorMap map;
     map.data = values.data();
     map.rank = 4;
-    map.size = {20, 4, 3, 2};
-    map.strides = {48, 4 * 48, 3 * 4 * 48};
-    map.box = {static_cast<unsigned>(span) / 2, 3, 2, 1};
+    map.size = {16, 4, 3, 2};
+    map.strides = {32, 4 * 32, 3 * 4 * 32};
+    map.box = {16, 3, 2, 1};
     map.steps = {1, step, 1, 1, 1};
-    map.span = span;
+    map.span = 32;
     return encode(map, "test");
-  }
-  std::uint16_t at(int image, int row, int column, int channel) const {
-    return values[static_cast<std::size_t>(((image * 3 + row) * 4 + column) * 24 + channel)];
   }
 };
 
-// Element i of the box, through the swizzle, becomes first + i.
-template <int Span>
-void fill(std::uint32_t box, int first) {
-  for (std::uint32_t i = threadIdx.x; i < Span / 2 * 3 * 2; i += blockDim.x) {
-    const auto value = static_cast<std::uint16_t>(static_cast<std::uint32_t>(first) + i);
-    std::memcpy(simt::shared_pointer(simt::swizzled(box + i * 2, Span), 2), &value, 2);
-  }
+void fill_box(std::uint32_t box, std::uint16_t value) {
+  for (std::uint32_t i = 0; i < 16 * 3 * 2; ++i) std::memcpy(simt::shared_pointer(box + i * 2, 2), &value, 2);
 }
 
-// The box starts at channel 8, column 2, row -1 of image 1, so that it hangs out on three sides.
-template <int Span>
-__global__ void store_kernel(CUtensorMap map, float*) {
-  fill<Span>(room(), 100);
-  fence_async_shared();
-  __syncthreads();
-  if (threadIdx.x == 0) {
-    tensor_store(map, room(), 8, 2, -1, 1);
-    store_commit();
-    store_wait_read<0>();
-  }
-}
-
-template <int Span>
-void check_box() {
-  for (int turn = 0; turn < 2; ++turn) {
-    Target target;
-    CHECK(run(store_kernel<Span>, {.threads = 64, .clusters = 1, .map = target.map(Span)}) == "");
-    for (int image = 0; image < 2; ++image)
-      for (int row = 0; row < 3; ++row)
-        for (int column = 0; column < 4; ++column)
-          for (int channel = 0; channel < 24; ++channel) {
-            const int width = Span / 2, i = ((row + 1) * 3 + column - 2) * width + channel - 8;
-            const bool inside = image == 1 && row < 1 && column >= 2 && channel >= 8 && channel < min(8 + width, 20);
-            CHECK(target.at(image, row, column, channel) == (inside ? 100 + i : 9));
-          }
-  }
-}
-
-TEST_CASE("store: a box goes to the tensor, and nothing outside is written") {
-  check_box<32>();
-  check_box<64>();
-  check_box<128>();
-}
-
-// Fills the box again without waiting until it has been read, or after.
-template <bool Wait>
+// Fills the box again without waiting until it has been read.
 __global__ void refill_kernel(CUtensorMap map, float*) {
   const auto image = static_cast<int>(blockIdx.x);
-  fill<32>(room(), 100);
+  fill_box(room(), 100);
   fence_async_shared();
   tensor_store(map, room(), 0, 0, 0, image);
   store_commit();
-  if (Wait) store_wait_read<0>();
-  fill<32>(room(), 300);
+  fill_box(room(), 300);
   store_wait_read<0>();
 }
 
 TEST_CASE("store: a box that is filled again before it was read shows") {
-  Target with, without;
-  CHECK(run(refill_kernel<true>, {.threads = 1, .map = with.map(32)}) == "");
-  CHECK(run(refill_kernel<false>, {.threads = 1, .map = without.map(32)}) == "");
-  CHECK(with.at(0, 0, 0, 0) == 100);
-  CHECK(with.at(1, 0, 0, 0) == 100);
-  CHECK(without.at(0, 0, 0, 0) + without.at(1, 0, 0, 0) == 400);
+  Target target;
+  CHECK(run(refill_kernel, {.threads = 1, .map = target.map()}) == "");
+  CHECK(target.values[0] + target.values[Target::kImage] == 400);
 }
 
 __global__ void no_wait_kernel(CUtensorMap map, float*) {
@@ -117,15 +70,15 @@ __global__ void misplaced_kernel(CUtensorMap map, float*) { tensor_store(map, ro
 TEST_CASE("store: what a device would not define is reported") {
   Target target;
   for (int turn = 0; turn < 2; ++turn) {
-    CHECK(contains(run(no_wait_kernel, {.threads = 1, .clusters = 1, .map = target.map(32)}),
+    CHECK(contains(run(no_wait_kernel, {.threads = 1, .clusters = 1, .map = target.map()}),
                    "ended before it had waited until 2 of its stores"));
-    CHECK(contains(run(no_commit_kernel, {.threads = 1, .clusters = 1, .map = target.map(32)}),
+    CHECK(contains(run(no_commit_kernel, {.threads = 1, .clusters = 1, .map = target.map()}),
                    "ended before it had waited until 1 of its stores"));
-    CHECK(contains(run(another_waits_kernel, {.threads = 2, .clusters = 1, .map = target.map(32)}),
+    CHECK(contains(run(another_waits_kernel, {.threads = 2, .clusters = 1, .map = target.map()}),
                    "until 1 of its stores"));
-    CHECK(contains(run(misplaced_kernel, {.threads = 1, .clusters = 1, .map = target.map(32)}),
+    CHECK(contains(run(misplaced_kernel, {.threads = 1, .clusters = 1, .map = target.map()}),
                    "expected a multiple of 256 for its swizzle"));
-    CHECK(contains(run(store_kernel<32>, {.threads = 1, .clusters = 1, .map = target.map(32, 2)}),
+    CHECK(contains(run(no_commit_kernel, {.threads = 1, .clusters = 1, .map = target.map(2)}),
                    "a tensor map with steps"));
   }
 }
