@@ -15,9 +15,9 @@
 #include "cli/audit_report.h"
 #include "cli/coco.h"
 #include "cli/command.h"
-#include "cli/json_file.h"
 #include "cli/options.h"
 #include "cli/pipeline.h"
+#include "cli/result_files.h"
 #include "cli/text.h"
 #include "engine/core/error.h"
 #include "engine/cpu/resize.h"
@@ -179,7 +179,7 @@ Target target_of(const AuditOptions& options) {
 }
 
 int audit(const AuditOptions& options, Console& console) {
-  if (!options.json.empty()) require_writable(options.json, {options.weights, options.annotations});
+  require_writable({options.json}, {options.weights, options.annotations});
   const Pictures pictures = find_pictures(options, console);
   Detector rounded(options.weights, options.detector);
   const ModelSpec& model = rounded.model();

@@ -13,10 +13,10 @@
 #include <vector>
 
 #include "cli/command.h"
-#include "cli/json_file.h"
 #include "cli/measure.h"
 #include "cli/options.h"
 #include "cli/report.h"
+#include "cli/result_files.h"
 #include "cli/table.h"
 #include "cli/text.h"
 #include "engine/ceilings.h"
@@ -231,7 +231,7 @@ void print_left_out(const std::vector<LeftOut>& left_out, Console& console) {
 }
 
 int bench(BenchOptions options, Console& console) {
-  if (!options.json.empty()) require_writable(options.json, {options.weights});
+  require_writable({options.json}, {options.weights});
   const DeviceChoice device = choose_device(options.detector.device, Precision::Auto);
   options.detector.device = device.device;
   MeasureOptions asked{options.weights, combinations_of(options), {}, options.seconds};

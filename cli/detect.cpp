@@ -9,7 +9,6 @@
 #include <map>
 #include <memory>
 #include <optional>
-#include <set>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -17,6 +16,7 @@
 #include "cli/command.h"
 #include "cli/options.h"
 #include "cli/pipeline.h"
+#include "cli/result_files.h"
 #include "cli/stopwatch.h"
 #include "cli/text.h"
 #include "engine/core/error.h"
@@ -95,22 +95,6 @@ class Table {
   std::size_t image_width_ = 5, class_width_ = 5;
 };
 
-// The same for every way to name a file.
-fs::path place_of(const fs::path& path) {
-  std::error_code failed;
-  const fs::path place = fs::weakly_canonical(path, failed);
-  return failed ? path : place;
-}
-
-// Results are written while images are still to be read.
-void require_own_files(const DetectOptions& options, const std::vector<std::string>& images) {
-  std::set<fs::path> places{place_of(options.weights)};
-  for (const std::string& image : images) places.insert(place_of(image));
-  for (const std::string& results : {options.json, options.coco})
-    if (!results.empty() && !places.insert(place_of(results)).second)
-      throw Error("{}: is read or written for something else, expected another file for the results", results);
-}
-
 // Writes what is wanted for each image into the folder, on the threads of a pool.
 class FolderWriter {
  public:
@@ -153,14 +137,11 @@ class FolderWriter {
 
  private:
   void refuse_to_overwrite(const std::vector<std::string>& images) const {
-    std::set<fs::path> places;
-    for (const std::string& image : images) places.insert(place_of(image));
-    for (const std::string& stem : stems_) {
-      const fs::path picture = folder_ / (stem + ".png");
-      if (places.contains(place_of(picture)))
+    const FileSet read(images);
+    for (const std::string& stem : stems_)
+      if (const std::string picture = (folder_ / (stem + ".png")).string(); read.contains(picture))
         throw Error("{}: is an image and would be overwritten, expected another folder for the annotated pictures",
-                    picture.string());
-    }
+                    picture);
   }
 
   void write_picture(const std::string& path, const ImageResult& result, Image& image) const {
@@ -227,7 +208,6 @@ void print_summary(std::ostream& out, const Totals& totals, double seconds) {
 
 int detect(const DetectOptions& options, Console& console) {
   const std::vector<std::string> paths = expand_sources(options.sources, console.in);
-  require_own_files(options, paths);
   Detector detector(options.weights, options.detector);
   const ModelSpec& model = detector.model();
   DetectParameters parameters;
@@ -238,6 +218,9 @@ int detect(const DetectOptions& options, Console& console) {
 
   ThreadPool pool(helper_threads(options.detector.threads));
   FolderWriter folder(options, model, paths, pool);
+  std::vector<std::string> inputs = paths;  // they are still being read when results are written
+  inputs.push_back(options.weights);
+  require_writable({options.json, options.coco}, inputs);
   std::optional<JsonResults> json;
   std::optional<CocoResults> coco;
   std::optional<Table> table;

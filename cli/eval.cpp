@@ -14,6 +14,7 @@
 #include "cli/json_file.h"
 #include "cli/options.h"
 #include "cli/pipeline.h"
+#include "cli/result_files.h"
 #include "cli/stopwatch.h"
 #include "cli/text.h"
 #include "engine/core/error.h"
@@ -86,7 +87,7 @@ void write_json(const std::string& path, const CocoAnnotations& truth, const Coc
 }
 
 int eval(const EvalOptions& options, Console& console) {
-  if (!options.json.empty()) require_writable(options.json, {options.weights, options.annotations});
+  require_writable({options.json}, {options.weights, options.annotations});
   CocoAnnotations truth = read_coco_annotations(options.annotations);
   if (truth.images.empty()) throw Error("{}: names no images", options.annotations);
   Detector detector(options.weights, options.detector);

@@ -13,10 +13,10 @@
 
 #include "cli/command.h"
 #include "cli/comparison.h"
-#include "cli/json_file.h"
 #include "cli/measure.h"
 #include "cli/options.h"
 #include "cli/report.h"
+#include "cli/result_files.h"
 #include "cli/roofline.h"
 #include "cli/table.h"
 #include "cli/text.h"
@@ -140,7 +140,7 @@ class Tables {
 };
 
 int layers(const LayersOptions& options, Console& console) {
-  if (!options.json.empty()) require_writable(options.json, {options.weights});
+  require_writable({options.json}, {options.weights});
   Detector detector(options.weights, options.detector);
   Report report = begin_report(detector.device(), options.detector.threads, console.typed);
   fmt::print(console.out, "{}, batch {}, {}\n{}\n", describe(detector.model()), options.detector.max_batch,

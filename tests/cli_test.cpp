@@ -15,8 +15,8 @@
 #include <string>
 #include <vector>
 
-#include "cli/json_file.h"
 #include "cli/options.h"
+#include "cli/result_files.h"
 #include "cli/text.h"
 #include "engine/audit.h"
 #include "engine/detector.h"
@@ -252,10 +252,14 @@ TEST_CASE("cli: detect does not overwrite the images it reads") {
   const std::string image = folder.file("scene.png");
   const std::string before = test::read_file(kDigits + "images/000.png");
   test::write_file(image, before);
-  const Outcome outcome = run({"detect", image, "-w", kWeights, "--out", folder.file(".")});
-  CHECK(outcome.code == 1);
-  CHECK(contains(outcome.err, "scene.png: is an image and would be overwritten"));
-  CHECK(test::read_file(image) == before);
+  std::filesystem::create_directory(folder.file("linked"));
+  std::filesystem::create_symlink(image, folder.file("linked/scene.png"));
+  for (const char* out : {".", "linked"}) {
+    const Outcome outcome = run({"detect", image, "-w", kWeights, "--out", folder.file(out)});
+    CHECK(outcome.code == 1);
+    CHECK(contains(outcome.err, "scene.png: is an image and would be overwritten"));
+    CHECK(test::read_file(image) == before);
+  }
 }
 
 TEST_CASE("cli: figures take no input's place, and a pipe is not opened before there are any") {
@@ -267,7 +271,7 @@ TEST_CASE("cli: figures take no input's place, and a pipe is not opened before t
     command.insert(command.end(), {"--json", path});
     const Outcome outcome = run(command);
     CHECK(outcome.code == 1);
-    CHECK(contains(outcome.err, path + ": is read for something else"));
+    CHECK(contains(outcome.err, path + ": is read or written for something else"));
   };
   const std::string images = kDigits + "images";
   for (const char* command : {"eval", "audit"})
@@ -279,10 +283,38 @@ TEST_CASE("cli: figures take no input's place, and a pipe is not opened before t
   REQUIRE(mkfifo(pipe.c_str(), 0600) == 0);
   const int reader = open(pipe.c_str(), O_RDONLY | O_NONBLOCK);
   REQUIRE(reader >= 0);
-  cli::require_writable(pipe, {});
+  cli::require_writable({pipe}, {});
   pollfd end{reader, POLLIN, 0};
   CHECK(poll(&end, 1, 0) == 0);
   close(reader);
+}
+
+TEST_CASE("cli: a file is the same by every path to it, and asking whether it can be written leaves nothing behind") {
+  namespace fs = std::filesystem;
+  const test::TemporaryFolder folder;
+  const std::string input = folder.file("input"), fresh = folder.file("fresh"), link = folder.file("link");
+  test::write_file(input, "read");
+  fs::create_symlink("input", folder.file("symbolic"));
+  fs::create_hard_link(input, folder.file("hard"));
+  fs::create_symlink("fresh", link);
+
+  const auto refused = [](const std::vector<std::string>& results, const std::vector<std::string>& inputs) {
+    return contains(test::error_of([&] { cli::require_writable(results, inputs); }), "something else");
+  };
+  for (const char* name : {"input", "symbolic", "hard", "./input"}) {
+    CHECK(refused({folder.file(name)}, {input}));
+    CHECK_FALSE(refused({folder.file(name)}, {folder.file("missing")}));
+  }
+  CHECK(refused({fresh, fresh}, {}));
+  CHECK(refused({link, fresh}, {}));
+  CHECK_FALSE(refused({fresh, "", ""}, {""}));
+  CHECK_FALSE(refused({link}, {fresh}));
+  const std::string nowhere = folder.file("no/folder");
+  CHECK(test::error_of([&] { cli::require_writable({fresh, nowhere}, {}); }) == nowhere + ": cannot be written");
+
+  CHECK(fs::is_symlink(link));
+  CHECK_FALSE(fs::exists(fresh));
+  CHECK(test::read_file(input) == "read");
 }
 
 TEST_CASE("cli: detect's results take no other file's place") {
