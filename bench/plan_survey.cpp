@@ -11,21 +11,23 @@
 #include <CLI/CLI.hpp>
 #include <algorithm>
 #include <cstdio>
+#include <functional>
 #include <optional>
 #include <string>
 #include <utility>
 #include <vector>
 
 #include "bench/layers/layer_table.h"
+#include "bench/layers/variant_plan.h"
 #include "engine/core/error.h"
 #include "engine/cuda/conv_methods.h"
 #include "engine/cuda/conv_problem.h"
 #include "engine/cuda/convolution.h"
 #include "engine/cuda/cudnn_convolution.h"
 #include "engine/cuda/described_device.h"
+#include "engine/cuda/kernel_choice.h"
 #include "engine/cuda/plan.h"
-#include "engine/model/build.h"
-#include "engine/passes/passes.h"
+#include "engine/model/spec.h"
 
 namespace {
 
@@ -97,24 +99,22 @@ class Survey {
   }
 
   void run(const ModelSpec& spec, int batch) {
-    Graph graph = build_model(spec, batch, spec.input_height, spec.input_width).graph;
-    optimize(graph);
-    PlanOptions lowering;
-    lowering.activations = type_;
-    const Plan plan = lower(graph, lowering);
+    const VariantPlan planned = plan_of(spec, batch, type_);
     for (const bool own : {false, true}) {
       if (own && type_ == DType::F32) continue;  // ours are for 16 bits
-      const Totals totals = count(graph, plan, own ? own_choice : library_choice);
+      const Totals totals = count(planned, own ? own_choice_ : library_choice_);
       fmt::print("{:<8}{:>6}  {:<10}{:>13}{:>10}{:>10}{:>8}{:>11}{:>16.0f}\n", spec.variant, batch,
-                 own ? "own" : "libraries", totals.convolutions, totals.launches(plan.steps.size()),
+                 own ? "own" : "libraries", totals.convolutions, totals.launches(planned.plan.steps.size()),
                  *std::ranges::max_element(totals.chain), totals.copies, totals.epilogues,
                  *std::ranges::max_element(totals.end) * 1e6);
     }
   }
 
  private:
-  using Choose = std::optional<Choice>(const ConvProblem&, const Libraries&);
-  Totals count(const Graph& graph, const Plan& plan, Choose& choose) const {
+  using Choose = std::function<std::optional<Choice>(const ConvProblem&)>;
+
+  Totals count(const VariantPlan& planned, const Choose& choose) const {
+    const auto& [graph, plan] = planned;
     Totals totals;
     for (const Step& step : plan.steps) {
       double begin = 0, seconds = kLaunchSeconds;
@@ -126,7 +126,7 @@ class Survey {
       if (step.kind == StepKind::Conv) {
         const ConvProblem problem = conv_problem(graph, step, false);
         const std::string& node = graph.nodes[static_cast<std::size_t>(step.node)].name;
-        const std::optional<Choice> choice = choose(problem, libraries_);
+        const std::optional<Choice> choice = choose(problem);
         if (!choice) throw Error("{}: nothing computes it", node);
         if (options_.each)
           fmt::print("  {:<34} {:<64} {}{}{} {:.1f} us\n", node, describe(problem), choice->name,
@@ -152,6 +152,9 @@ class Survey {
   Options options_;
   DType type_;
   Libraries libraries_;
+  Choose library_choice_ =
+      remembered([this](const ConvProblem& problem) { return library_choice(problem, libraries_); });
+  Choose own_choice_ = remembered([this](const ConvProblem& problem) { return own_choice(problem, libraries_); });
 };
 
 }  // namespace

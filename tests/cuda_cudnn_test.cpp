@@ -12,15 +12,12 @@
 #include <vector>
 
 #include "bench/layers/layer_table.h"
+#include "bench/layers/variant_plan.h"
 #include "engine/core/error.h"
 #include "engine/cuda/conv_methods.h"
-#include "engine/cuda/conv_problem.h"
 #include "engine/cuda/convolution.h"
 #include "engine/cuda/cudnn_convolution.h"
 #include "engine/cuda/described_device.h"
-#include "engine/cuda/plan.h"
-#include "engine/model/build.h"
-#include "engine/passes/passes.h"
 #include "tests/conv_problems.h"
 #include "tests/skip.h"
 
@@ -47,17 +44,10 @@ DeviceProperties of_capability(int compute_capability) {
   return device;
 }
 
-// The distinct dense convolutions of a variant, as the plan of a GPU has them: slices, residuals, padded channels.
+// The distinct dense convolutions of a variant, behind those of others.
 void add_problems(const ModelSpec& spec, DType type, std::vector<ConvProblem>& problems) {
-  Graph graph = build_model(spec, 1, spec.input_height, spec.input_width).graph;
-  optimize(graph);
-  PlanOptions options;
-  options.activations = type;
-  for (const Step& step : lower(graph, options).steps) {
-    if (step.kind != StepKind::Conv) continue;
-    const ConvProblem problem = conv_problem(graph, step, false);
-    if (problem.groups == 1 && std::ranges::count(problems, problem) == 0) problems.push_back(problem);
-  }
+  for (const ConvProblem& problem : dense_convolutions(spec, type))
+    if (std::ranges::count(problems, problem) == 0) problems.push_back(problem);
 }
 
 // Whether a plan without autotuning finds a kernel that cuDNN need not compile.

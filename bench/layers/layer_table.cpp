@@ -9,11 +9,9 @@
 #include <nlohmann/json.hpp>
 #include <utility>
 
+#include "bench/layers/variant_plan.h"
 #include "engine/core/error.h"
-#include "engine/cuda/conv_problem.h"
 #include "engine/cuda/whole_vectors.h"
-#include "engine/model/build.h"
-#include "engine/passes/passes.h"
 
 namespace damoyolo::cuda {
 namespace {
@@ -74,20 +72,13 @@ Layer layer_from_json(const nlohmann::json& entry) {
 
 std::vector<Layer> layers_of_variants() {
   std::vector<Layer> layers;
-  for (const ModelSpec& spec : released_variants()) {
-    Graph graph = build_model(spec, 1, spec.input_height, spec.input_width).graph;
-    optimize(graph);
-    PlanOptions options;
-    options.activations = DType::BF16;
-    for (const Step& step : lower(graph, options).steps) {
-      if (step.kind != StepKind::Conv) continue;
-      const ConvProblem problem = dense(conv_problem(graph, step, false));
-      if (problem.groups > 1) continue;
+  for (const ModelSpec& spec : released_variants())
+    for (const ConvProblem& planned : dense_convolutions(spec, DType::BF16)) {
+      const ConvProblem problem = dense(planned);
       auto layer = std::ranges::find(layers, problem, &Layer::problem);
       if (layer == layers.end()) layer = layers.insert(layer, {problem, {}});
       ++layer->count[spec.variant];
     }
-  }
   return layers;
 }
 
