@@ -23,6 +23,7 @@
 #include "tests/conv_problems.h"
 #include "tests/fake_cublaslt.h"
 #include "tests/fake_cudnn.h"
+#include "tests/skip.h"
 #include "tests/temporary_folder.h"
 
 using namespace damoyolo;
@@ -587,9 +588,10 @@ TEST_CASE("problems that break the rules are refused") {
 
 TEST_CASE("a cuDNN whose cuBLASLt is missing is not used") {
   namespace fs = std::filesystem;
-  // It lies beside this program.
+  // It is built beside this program, and does not follow where that is copied to.
   const fs::path folder = fs::read_symlink("/proc/self/exe").parent_path() / "faulty";
-  REQUIRE(fs::exists(folder / "libcudnn.so.9"));
+  if (!fs::exists(folder / "libcudnn.so.9"))
+    return damoyolo::test::skip("there is no faulty/libcudnn.so.9 beside the program");
   const char* before = std::getenv("DAMOYOLO_CUDA_LIBRARIES");
   const std::string kept = before ? before : "";
   setenv("DAMOYOLO_CUDA_LIBRARIES", folder.c_str(), 1);
