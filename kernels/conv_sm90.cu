@@ -369,7 +369,13 @@ void run(const Convolution& convolution, const ConvConfig& config, Stream stream
   Tiling& tiling = arguments.tiling;
   tiling.items = static_cast<int>(tiles_of(tiling)) * tiling.split;
   const int columns = config.columns, split = config.split;
-  arguments.stages = std::min(config.stages, kTile.stages(columns, split));
+  // Whole clusters.
+  const int most = split == 1 ? multiprocessors() / 2 * 2 * kTile.blocks() : tiling.items;
+  const int grid = std::min(tiling.items, most);
+  // A block that has one tile needs no more stages than steps: what it leaves, the next kernel's blocks may have
+  // early.
+  const int needed = tiling.items > grid ? kMaxStages : std::max(2, ceil_div(tiling.steps, split));
+  arguments.stages = std::min({config.stages, kTile.stages(columns, split), needed});
   arguments.stage_bytes = kTile.stage_bytes(columns);
   arguments.pixel_bytes = kTile.pixel_bytes(columns);
   arguments.staged = split == 1 && can_be_staged(y, convolution) && is_aligned(convolution.epilogue.bias) &&
@@ -380,9 +386,7 @@ void run(const Convolution& convolution, const ConvConfig& config, Stream stream
   maps.weights = map_of_weights(convolution, N / config.sharing, K);
   if (arguments.staged) maps.y = map_of_pixels(y, tiling, tiling.rows, 1, kTile.chunk());
   if (arguments.staged_residual) maps.residual = map_of_pixels(residual, tiling, tiling.rows, 1, kTile.chunk());
-  // Whole clusters.
-  const int most = split == 1 ? multiprocessors() / 2 * 2 * kTile.blocks() : tiling.items;
-  LaunchShape shape{static_cast<unsigned>(std::min(tiling.items, most)), static_cast<unsigned>(kTile.threads()),
+  LaunchShape shape{static_cast<unsigned>(grid), static_cast<unsigned>(kTile.threads()),
                     static_cast<std::size_t>(kTile.shared_bytes(columns, split, arguments.stages)),
                     static_cast<unsigned>(split * config.sharing)};
   launch(kName, conv_sm90_kernel<T, M, N, K, Taps>, shape, stream, maps, arguments);

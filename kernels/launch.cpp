@@ -33,7 +33,7 @@ unsigned blocks_for(std::int64_t items, unsigned threads, const char* kernel) {
   return static_cast<unsigned>((items + threads - 1) / threads);
 }
 
-void allow_shared_bytes(const void* function, std::size_t bytes, const char* kernel) {
+void prepare_shared_memory(const void* function, std::size_t bytes, const char* kernel) {
   static std::mutex mutex;
   const std::scoped_lock lock(mutex);
   cudaFuncAttributes attributes{};
@@ -41,6 +41,10 @@ void allow_shared_bytes(const void* function, std::size_t bytes, const char* ker
   const auto wanted = static_cast<int>(bytes);
   if (wanted > attributes.maxDynamicSharedSizeBytes)
     check(cudaFuncSetAttribute(function, cudaFuncAttributeMaxDynamicSharedMemorySize, wanted), kernel);
+  if (attributes.preferredShmemCarveout != cudaSharedmemCarveoutMaxShared)
+    check(
+        cudaFuncSetAttribute(function, cudaFuncAttributePreferredSharedMemoryCarveout, cudaSharedmemCarveoutMaxShared),
+        kernel);
 }
 
 }  // namespace damoyolo::kernels

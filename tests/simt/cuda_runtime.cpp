@@ -63,18 +63,28 @@ __half __float2half_rn(float value) {
 }
 
 namespace {
-std::map<const void*, int> shared_limits;  // of kernels
-}
+constexpr int kSharedWithoutAsking = 48 * 1024;
+std::map<const void*, cudaFuncAttributes> function_attributes;  // of kernels for which something was set
+}  // namespace
 
 cudaError_t cudaFuncGetAttributes(cudaFuncAttributes* attributes, const void* kernel) {
-  constexpr int kWithoutAsking = 48 * 1024;
-  const auto limit = shared_limits.find(kernel);
-  *attributes = {90, limit == shared_limits.end() ? kWithoutAsking : limit->second};
+  const auto found = function_attributes.find(kernel);
+  *attributes = found == function_attributes.end()
+                    ? cudaFuncAttributes{90, kSharedWithoutAsking, cudaSharedmemCarveoutDefault}
+                    : found->second;
   return cudaSuccess;
 }
 
-cudaError_t cudaFuncSetAttribute(const void* kernel, cudaFuncAttribute, int bytes) {
-  if (bytes < 0 || static_cast<std::size_t>(bytes) > simt::kMaxSharedBytes) return cudaErrorInvalidValue;
-  shared_limits[kernel] = bytes;
+cudaError_t cudaFuncSetAttribute(const void* kernel, cudaFuncAttribute attribute, int value) {
+  cudaFuncAttributes attributes;
+  cudaFuncGetAttributes(&attributes, kernel);
+  if (attribute == cudaFuncAttributePreferredSharedMemoryCarveout) {
+    if (value < cudaSharedmemCarveoutDefault || value > cudaSharedmemCarveoutMaxShared) return cudaErrorInvalidValue;
+    attributes.preferredShmemCarveout = value;
+  } else {
+    if (value < 0 || static_cast<std::size_t>(value) > simt::kMaxSharedBytes) return cudaErrorInvalidValue;
+    attributes.maxDynamicSharedSizeBytes = value;
+  }
+  function_attributes[kernel] = attributes;
   return cudaSuccess;
 }

@@ -167,13 +167,16 @@ TEST_CASE("simt: float becomes the nearest half, ties to even") {
 __global__ void no_kernel() {}
 
 TEST_CASE("simt: a launch raises what its kernel may have of shared memory, and never lowers it") {
-  const auto limit = [] {
+  const auto attributes = [] {
     cudaFuncAttributes attributes{};
     cudaFuncGetAttributes(&attributes, no_kernel);
-    return attributes.maxDynamicSharedSizeBytes;
+    return attributes;
   };
+  launch("none", no_kernel, {1, 32}, {});
+  CHECK(attributes().preferredShmemCarveout == cudaSharedmemCarveoutDefault);
   for (const std::size_t kib : {100u, 200u, 60u}) launch("none", no_kernel, {1, 32, kib * 1024}, {});
-  CHECK(limit() == 200 * 1024);
+  CHECK(attributes().maxDynamicSharedSizeBytes == 200 * 1024);
+  CHECK(attributes().preferredShmemCarveout == cudaSharedmemCarveoutMaxShared);
 }
 
 }  // namespace
