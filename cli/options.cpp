@@ -95,7 +95,8 @@ void add_place_options(CLI::App& command, DetectorOptions& options) {
   allow_only(*kernels, {"auto", "library", "own"})->default_str("auto");
   command.add_flag_callback(
       "--no-overlap", [&options] { options.overlap = false; },
-      "On a GPU: let each kernel end before the next one starts, also where they may overlap");
+      "On a GPU: let each kernel end before the next one starts, and fetch nothing for it, also where they may "
+      "overlap");
   CLI::Option* threads =
       command.add_option("--threads", options.threads, "Processor threads; 0: all that the process may use");
   allow_range(*threads, 0, 1024)->capture_default_str();

@@ -63,6 +63,10 @@ void require_convolution(const Convolution& convolution, const ConvMemory& memor
   require(lies_at(convolution.x.data, 16), kernel, "an input at a multiple of 16 bytes");
   require(lies_at(convolution.weights, 16), kernel, "weights at a multiple of 16 bytes");
   require(convolution.y.data != nullptr, kernel, "an output with data");
+  require(lies_at(convolution.next, 16) || convolution.next_bytes == 0, kernel,
+          "what is next at a multiple of 16 bytes");
+  require(convolution.next_bytes % 16 == 0 && convolution.next_bytes >> 31 == 0, kernel,
+          "a multiple of 16 bytes that is next, below 2 GiB");
   if (memory.workspace_bytes > 0)
     require(lies_at(convolution.workspace, 256), kernel, "a workspace at a multiple of 256 bytes for a split");
   if (memory.tickets > 0) require(convolution.tickets != nullptr, kernel, "tickets for a split");

@@ -20,6 +20,10 @@ struct Convolution {
   // meanwhile; and zeros, which the kernel leaves as zeros.
   void* workspace = nullptr;
   unsigned* tickets = nullptr;
+  // What the next kernel will read that no kernel writes, its weights: this one brings them to the second-level cache
+  // meanwhile. Multiples of 16 bytes, below 2 GiB.
+  const void* next = nullptr;
+  std::size_t next_bytes = 0;
 };
 
 // How a kernel divides the work. Only the configurations that a kernel lists are compiled; `split` and `sharing`

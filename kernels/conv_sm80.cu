@@ -3,6 +3,7 @@
 
 #include "kernels/conv_checks.h"
 #include "kernels/conv_epilogue.cuh"
+#include "kernels/conv_next.cuh"
 #include "kernels/conv_sm80.h"
 #include "kernels/divisor.cuh"
 #include "kernels/ptx.cuh"
@@ -83,6 +84,7 @@ struct Arguments {
   int columns, rows;
   float* workspace;
   unsigned* tickets;
+  NextWeights next;
 };
 
 // Copies a thread's part of each step: one unit, the same in all steps, of every RowsApart-th row of pixels and of
@@ -224,6 +226,8 @@ __global__ void __launch_bounds__(Tile::Threads, Tile::Blocks) conv_kernel(const
     copier.copy_pixels(shared + i * Tile::StepBytes, i < steps);
     cp_async_commit();
   }
+  a.next.prefetch((blockIdx.z * gridDim.y + blockIdx.y) * gridDim.x + blockIdx.x, static_cast<int>(threadIdx.x),
+                  Tile::Threads);
 
   const int a_row = warp_m + lane % 16, b_row = warp_n + lane / 16 * 8 + lane % 8;
   const int a_place = a_row * Tile::RowBytes + Tile::place(a_row, lane / 16);
@@ -357,8 +361,9 @@ void run(const Convolution& convolution, const ConvConfig& config, Stream stream
   if (whole != Tile::Config) return;
   const auto [m, n] = tiles_of(convolution.y, config);
   const dim3 grid(static_cast<unsigned>(n), static_cast<unsigned>(m), static_cast<unsigned>(config.split));
-  launch(kName, conv_kernel<T, Tile>, {grid, Tile::Threads, Tile::SharedBytes}, stream,
-         arguments<T>(convolution, config));
+  Arguments<T> given = arguments<T>(convolution, config);
+  given.next = next_weights(convolution, grid.x * grid.y * grid.z);
+  launch(kName, conv_kernel<T, Tile>, {grid, Tile::Threads, Tile::SharedBytes}, stream, given);
 }
 
 }  // namespace

@@ -3,6 +3,7 @@
 #include <span>
 
 #include "kernels/conv_checks.h"
+#include "kernels/conv_next.cuh"
 #include "kernels/conv_sm90.h"
 #include "kernels/conv_sm90_epilogue.cuh"
 #include "kernels/conv_sm90_layout.cuh"
@@ -50,6 +51,7 @@ template <typename T>
 struct Arguments {
   Tiling tiling;
   ConvResult<T> result;
+  NextWeights next;
   int stages = 0, stage_bytes = 0, pixel_bytes = 0;
   bool staged = false, staged_residual = false;  // bulk copies take the output, and bring the residual
 };
@@ -102,6 +104,7 @@ __device__ __forceinline__ void load_stages(const Maps& maps, const Arguments<T>
 #pragma unroll 1
   for (int stage = 0; stage < ahead; ++stage, step.advance<kTile.taps>(tiling, kTile.k))
     load_pixels(stage, work, step);
+  arguments.next.prefetch(blockIdx.x, 0, 1);
 
   int left = work.last - work.first - ahead;
   Turn turn{ahead == stages.count ? 0 : ahead, ahead == stages.count ? 1u : 0u};
@@ -365,13 +368,15 @@ void run(const Convolution& convolution, const ConvConfig& config, Stream stream
   constexpr Tile kTile{M, N, K, Taps};
   static_assert(Taps * N * kTile.span() % kStageAlignment == 0);  // so that what follows a stage is aligned, too
   const TensorView &y = convolution.y, &residual = convolution.epilogue.residual;
-  Arguments<T> arguments{.tiling = tiling_of(convolution, config), .result = conv_result<T>(convolution, kName)};
+  Arguments<T> arguments{
+      .tiling = tiling_of(convolution, config), .result = conv_result<T>(convolution, kName), .next = {}};
   Tiling& tiling = arguments.tiling;
   tiling.items = static_cast<int>(tiles_of(tiling)) * tiling.split;
   const int columns = config.columns, split = config.split;
   // Whole clusters.
   const int most = split == 1 ? multiprocessors() / 2 * 2 * kTile.blocks() : tiling.items;
   const int grid = std::min(tiling.items, most);
+  arguments.next = next_weights(convolution, static_cast<unsigned>(grid));
   // A block that has one tile needs no more stages than steps: what it leaves, the next kernel's blocks may have
   // early.
   const int needed = tiling.items > grid ? kMaxStages : std::max(2, ceil_div(tiling.steps, split));

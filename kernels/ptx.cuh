@@ -31,6 +31,21 @@ __device__ __forceinline__ void let_successors_start() {
 #endif
 }
 
+// Has [from, from + bytes) brought to the second-level cache some time, if it is not there; nobody waits for it. Both
+// are multiples of 16. Of the `threads` that come here with the same range, this one is number `thread`.
+__device__ __forceinline__ void prefetch_l2(const void* from, unsigned bytes, int thread, int threads) {
+#ifndef __CUDACC__
+  simt::prefetch_l2(from, bytes, thread);
+#elif defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 900
+  if (thread == 0 && bytes > 0)
+    asm volatile("cp.async.bulk.prefetch.L2.global [%0], %1;" ::"l"(from), "r"(bytes) : "memory");
+#else
+  constexpr unsigned kLine = 128;
+  for (unsigned at = thread * kLine; at < bytes; at += threads * kLine)
+    asm volatile("prefetch.global.L2 [%0];" ::"l"(static_cast<const char*>(from) + at) : "memory");
+#endif
+}
+
 // 2^x and 1/x by the special function unit alone, within two units of the last place; results and arguments below the
 // smallest normal number are zeros.
 __device__ __forceinline__ float exp2_approximately(float x) {

@@ -57,8 +57,8 @@ struct DeviceBytes {
 };
 
 // Device addresses of the views' first channels. `out` overlaps neither `in` nor `residual`. workspace:
-// ConvKernel::workspace_bytes(), aligned to 256 bytes; nobody else's while the kernel runs. next: weights() of a kernel
-// that will run soon; one of our own may bring them to the second-level cache meanwhile.
+// ConvKernel::workspace_bytes(), aligned to 256 bytes; nobody else's while the kernel runs. next: weights() of a
+// kernel that will run soon; one of our own may bring them to the second-level cache meanwhile.
 struct ConvPointers {
   const void* in = nullptr;
   void* out = nullptr;

@@ -141,7 +141,12 @@ void Network::enqueue_step(std::size_t position, kernels::Stream stream) {
         kernels::launch_cast(reinterpret_cast<const std::uint8_t*>(input_.data()), tensor(step.out), layout, stream);
       break;
     }
-    case StepKind::Conv: convolutions_[position]->run(pointers_of(step), stream); break;
+    case StepKind::Conv: {
+      ConvPointers pointers = pointers_of(step);
+      if (stream.overlap) pointers.next = weights_after(position);
+      convolutions_[position]->run(pointers, stream);
+      break;
+    }
     case StepKind::SppPool: kernels::launch_spp_pool(tensor(step.in), tensor(step.out), stream); break;
     case StepKind::Upsample:
       kernels::launch_upsample(tensor(step.in), {}, tensor(step.out), Activation::None, stream);
@@ -189,6 +194,12 @@ void* Network::address(const View& view) const {
 ConvPointers Network::pointers_of(const Step& step) const {
   void* workspace = step.workspace == kNone ? nullptr : memory_.get() + plan_.region(step.workspace).offset;
   return {address(step.in), address(step.out), address(step.residual), workspace};
+}
+
+DeviceBytes Network::weights_after(std::size_t position) const {
+  const auto next = std::find_if(convolutions_.begin() + static_cast<std::ptrdiff_t>(position) + 1,
+                                 convolutions_.end(), [](const auto& kernel) { return kernel != nullptr; });
+  return next == convolutions_.end() ? DeviceBytes{} : (*next)->weights();
 }
 
 ConvWeights Network::weights_of(const Step& step, const TensorLookup& lookup) const {

@@ -49,7 +49,9 @@ struct NetworkOptions {
   PlanOptions plan;
   bool allow_tf32 = false;
   bool capture = false;  // replay one graph instead of launching step by step
-  bool overlap = false;  // kernels may start before the ones before them have ended; compute capability 9.0
+  // Kernels may start before the ones before them have ended, and convolutions that do fetch the weights of the next;
+  // compute capability 9.0.
+  bool overlap = false;
   int max_candidates = kernels::kMaxCandidates;  // per image
 };
 
@@ -93,6 +95,7 @@ class Network {
   void enqueue_results(const Step& step, kernels::Stream stream);
   void* address(const View& view) const;  // of its first channel
   ConvPointers pointers_of(const Step& step) const;
+  DeviceBytes weights_after(std::size_t position) const;  // of the next convolution
   ConvWeights weights_of(const Step& step, const TensorLookup& lookup) const;
   std::string kernel_name(std::size_t position) const;
   StepTime describe(std::size_t position) const;  // all but the time

@@ -69,6 +69,10 @@ class OwnConvKernel : public ConvKernel {
 
   std::string name() const override { return own_name(kernel_, config_); }
   std::size_t workspace_bytes() const override { return copy_bytes() + memory_.workspace_bytes; }
+  DeviceBytes weights() const override {
+    const auto taps = static_cast<std::size_t>(problem_.kernel * problem_.kernel * problem_.in.c);
+    return {weights_.data(), taps * static_cast<std::size_t>(problem_.out.c) * size_of(problem_.type)};
+  }
 
   void run(const ConvPointers& pointers, kernels::Stream stream) override {
     Convolution convolution = convolution_;
@@ -81,6 +85,8 @@ class OwnConvKernel : public ConvKernel {
     if (problem_.residual != ConvProblem::Residual::None)
       convolution.epilogue.residual.data = const_cast<void*>(pointers.residual);
     convolution.workspace = static_cast<std::byte*>(pointers.workspace) + copy_bytes();
+    convolution.next = pointers.next.data;
+    convolution.next_bytes = pointers.next.size;
     kernel_.launch(convolution, config_, stream);
   }
 

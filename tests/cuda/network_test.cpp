@@ -128,6 +128,54 @@ TEST_CASE("cuda network: bf16 stays near fp32, and a captured graph gives the sa
   CHECK(test.runtime.allocations == allocations);
 }
 
+TEST_CASE("cuda network: a convolution that overlaps is given the weights of the next one") {
+  struct Given {
+    int kernel;
+    DeviceBytes next;
+    bool overlap;
+  };
+  std::vector<Given> given;
+  // Its weights are as many bytes as there are kernels before it.
+  class Numbered : public ConvKernel {
+   public:
+    Numbered(int number, std::unique_ptr<ConvKernel> kernel, std::vector<Given>& given)
+        : number_(number), kernel_(std::move(kernel)), given_(given) {}
+    std::string name() const override { return kernel_->name(); }
+    std::size_t workspace_bytes() const override { return kernel_->workspace_bytes(); }
+    DeviceBytes weights() const override { return {this, static_cast<std::size_t>(number_)}; }
+    void run(const ConvPointers& pointers, kernels::Stream stream) override {
+      given_.push_back({number_, pointers.next, stream.overlap});
+      kernel_->run(pointers, stream);
+    }
+
+   private:
+    int number_;
+    std::unique_ptr<ConvKernel> kernel_;
+    std::vector<Given>& given_;
+  };
+  Case test(released_variant("T"));
+  for (const bool overlap : {false, true}) {
+    int count = 0;
+    NetworkOptions overlapping = options(Task::Forward, DType::BF16);
+    overlapping.overlap = overlap;
+    Network network(
+        test.runtime, test.streams, test.graph, test.head, test.weights.lookup(),
+        [&](const std::string& node, const ConvProblem& problem, const ConvWeights& weights) {
+          return std::make_unique<Numbered>(count++, on_host(node, problem, weights), given);
+        },
+        overlapping);
+    given.clear();
+    test.forward(network);
+    REQUIRE(std::ssize(given) == count);
+    CHECK(std::ranges::count(given, true, &Given::overlap) > (overlap ? count / 2 : -1));
+    for (const Given& one : given) {
+      const bool fetches = one.overlap && one.kernel + 1 < count;
+      CHECK((one.next.data != nullptr) == fetches);
+      CHECK(one.next.size == static_cast<std::size_t>(fetches ? one.kernel + 1 : 0));
+    }
+  }
+}
+
 TEST_CASE("cuda network: every value can be read, and layers kept in fp32 compute what the fp32 network does") {
   for (const char* variant : {"Ns", "T"}) {
     CAPTURE(variant);

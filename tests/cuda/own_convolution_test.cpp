@@ -95,7 +95,8 @@ TEST_CASE("an own convolution is one launch of all of the problem") {
   CHECK(kernel->workspace_bytes() == 1000);
   launches.clear();
   alignas(256) std::byte in{}, out{}, residual{}, workspace{};
-  kernel->run({&in, &out, &residual, &workspace}, {nullptr, true});
+  const ConvPointers pointers{&in, &out, &residual, &workspace, kernel->weights()};
+  kernel->run(pointers, {nullptr, true});
   REQUIRE(launches.size() == 1);
   const Convolution& launched = launches[0].convolution;
   CHECK(launches[0].config == config);
@@ -113,6 +114,9 @@ TEST_CASE("an own convolution is one launch of all of the problem") {
   CHECK(launched.epilogue.residual.pixel_stride == 64);
   CHECK(launched.epilogue.bias != nullptr);
   CHECK(launched.workspace == &workspace);
+  CHECK(kernel->weights() == DeviceBytes{launched.weights, 24 * 9 * 16 * 2});
+  CHECK(launched.next == pointers.next.data);
+  CHECK(launched.next_bytes == pointers.next.size);
   for (int i = 0; i < 3; ++i) CHECK(launched.tickets[i] == 0);
 }
 

@@ -9,6 +9,7 @@ namespace simt {
 namespace {
 
 std::size_t conflicts = 0;
+thread_local std::size_t prefetched = 0;
 
 // One lane's part of ldmatrix and stmatrix: its words, and the row it gives the place of.
 struct Matrices {
@@ -137,6 +138,17 @@ void wait_for_copies(int groups_left) {
   mine.groups.erase(mine.groups.begin(), mine.groups.begin() + static_cast<std::ptrdiff_t>(ended));
   for (std::size_t& group : mine.groups) group -= count;
 }
+
+void prefetch_l2(const void* from, std::size_t bytes, int thread) {
+  if (reinterpret_cast<std::uintptr_t>(from) % 16 != 0 || bytes % 16 != 0)
+    throw damoyolo::Error("a prefetch is not of whole units of 16 bytes");
+  if (thread != 0) return;
+  const auto* const first = static_cast<const volatile unsigned char*>(from);
+  for (std::size_t i = 0; i < bytes; ++i) static_cast<void>(first[i]);
+  prefetched += bytes;
+}
+
+std::size_t prefetched_bytes() { return prefetched; }
 
 void mma_16x8x16(Mma& mma, Site site) { meet(&mma, multiply_fragments, site); }
 

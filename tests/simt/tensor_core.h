@@ -39,4 +39,10 @@ void copy_16(void* to, const void* from, bool valid);
 void commit_copies();
 void wait_for_copies(int groups_left);
 
+// A prefetch of bytes to the second-level cache by the thread of number `thread` among those that share it: reads them
+// for the first, so that AddressSanitizer sees where they lie. prefetched_bytes() is how many this host thread has
+// seen.
+void prefetch_l2(const void* from, std::size_t bytes, int thread);
+std::size_t prefetched_bytes();
+
 }  // namespace simt
