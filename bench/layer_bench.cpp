@@ -20,6 +20,7 @@
 #include <utility>
 #include <vector>
 
+#include "bench/layers/cost_fit.h"
 #include "bench/layers/layer_check.h"
 #include "bench/layers/layer_table.h"
 #include "engine/core/error.h"
@@ -227,6 +228,7 @@ class Bench {
 nlohmann::json Bench::report() const {
   nlohmann::json report;
   report["device"] = gpu_at(cuda::find_gpus(), options_.device).name;
+  report["traits"] = libraries_.device;
   report["commit"] = kCommit;
   report["libraries"] = libraries_.report;
   report["caches"] = options_.warm ? "warm" : "rotated";

@@ -10,6 +10,7 @@
 #                              bench/layers on the GPU; needs the libraries' headers
 #   $(BUILD)/kernel_tests_gpu  tests/kernels on the GPU
 #   $(BUILD)/layer-bench       times the layers of bench/layers on the GPU
+#   $(BUILD)/fit-costs         fits what ranks our convolutions to those times
 #   $(BUILD)/plan-survey       counts what a GPU would run, without one
 #   gpu-programs, gpu-check    builds, and runs, every test that needs a GPU
 #   gpu-bundle                 those programs for a GPU machine that has a clone but can build nothing
@@ -114,12 +115,13 @@ $(BUILD)/faulty/libcudnn.so.9: tests/faulty/cudnn_of_cuda_99.c
 	@mkdir -p $(@D)
 	$(CC) -shared -fPIC -o $@ $<
 
-bench: $(BUILD)/layer-bench $(BUILD)/plan-survey
+bench: $(BUILD)/layer-bench $(BUILD)/fit-costs $(BUILD)/plan-survey
 $(BUILD)/layer-bench: $(call objects,bench/layer_bench.cpp) $(LAYER_OBJECTS) $(BUILD)/libdamoyolo.a
 $(BUILD)/plan-survey: $(call objects,bench/plan_survey.cpp) $(LAYER_OBJECTS) $(BUILD)/libdamoyolo.a
-$(BUILD)/layer-bench $(BUILD)/plan-survey:
+$(BUILD)/fit-costs: $(call objects,bench/fit_costs.cpp) $(LAYER_OBJECTS) $(BUILD)/libdamoyolo.a
+$(BUILD)/layer-bench $(BUILD)/fit-costs $(BUILD)/plan-survey:
 	$(CXX) $(LDFLAGS) -o $@ $^ $(LDLIBS)
-$(call objects,bench/layer_bench.cpp bench/plan_survey.cpp) $(LAYER_OBJECTS): CPPFLAGS += $(CUDA_CPPFLAGS)
+$(call objects,$(patsubst %,bench/%.cpp,layer_bench fit_costs plan_survey)) $(LAYER_OBJECTS): CPPFLAGS += $(CUDA_CPPFLAGS)
 
 $(KERNEL_OBJECTS) $(KERNEL_TEST_OBJECTS) $(call objects,$(CUDA_SOURCES)): CPPFLAGS += $(CUDA_CPPFLAGS)
 $(call objects,engine/cuda/own_convolution.cpp): CPPFLAGS += \

@@ -11,21 +11,6 @@ namespace {
 
 using kernels::ConvConfig;
 
-// Nothing below has been measured. What calibrates it: "build/layer-bench --all --json FILE" prints predicted beside
-// measured seconds for every configuration.
-
-// From a stage's request until its data can be used, mostly from the second-level cache.
-constexpr double kLatencySeconds = 0.6e-6;
-// Of a block around its products: its start, the first stages on their way, and the epilogue.
-constexpr double kBlockSeconds = 1.2e-6;
-// Of a split: a ticket, and waiting for the last share; of blocks in a cluster, a trip to another one's shared memory.
-constexpr double kSplitSeconds = 1.0e-6, kClusterSeconds = 0.4e-6;
-// Per clock and multiprocessor. Shared memory's rate is from NVIDIA's papers.
-constexpr double kL2Bytes = 24, kSharedBytes = 128;
-// Of tensor cores' peak that a loop without stalls reaches. mma.sync reaches less of the peak of later devices, which
-// wgmma alone can reach.
-constexpr double kPeakOfSm80 = 0.85, kPeakOfMmaOnSm90 = 0.6, kPeakOfSm90 = 0.85;
-
 // A split is worth its overhead when every share has so many steps at least.
 constexpr int kLeastSteps = 4;
 // Blocks of so many output channels or more share weights.
@@ -107,11 +92,12 @@ bool is_legal(const ConvProblem& problem, const ConvConfig& config, const Work& 
 }
 
 // Clocks of a step on a multiprocessor that does nothing else.
-double step_clocks(const ConvConfig& config, const DeviceTraits& device, ConvGeneration generation) {
+double step_clocks(const ConvConfig& config, const DeviceTraits& device, ConvGeneration generation,
+                   const ConvCosts& costs) {
   const double rate = device.half_flops / (device.multiprocessors * device.clock);
-  const double peak = generation == ConvGeneration::Sm90      ? kPeakOfSm90
-                      : runs_on(ConvGeneration::Sm90, device) ? kPeakOfMmaOnSm90
-                                                              : kPeakOfSm80;
+  const double peak = generation == ConvGeneration::Sm90      ? costs.peak_of_sm90
+                      : runs_on(ConvGeneration::Sm90, device) ? costs.peak_of_mma_on_sm90
+                                                              : costs.peak_of_sm80;
   const double products = 2.0 * config.m * config.n * config.k * config.taps / (rate * peak);
   // Both factors are written to shared memory once. mma.sync reads them into registers for two warps along each side;
   // wgmma reads the weights once for every 64 pixels.
@@ -119,26 +105,27 @@ double step_clocks(const ConvConfig& config, const DeviceTraits& device, ConvGen
   const double read = generation == ConvGeneration::Sm90
                           ? 2.0 * config.k * config.taps * (config.m + config.n * config.m / 64.0)
                           : 2.0 * written;
-  return std::max(products, (written + read) / kSharedBytes);
+  return std::max(products, (written + read) / costs.shared_bytes);
 }
 
-double predicted_seconds(const ConvProblem& problem, const DeviceTraits& device, ConvGeneration generation,
-                         const ConvConfig& config, const Work& work) {
+double seconds_of(const ConvProblem& problem, const DeviceTraits& device, ConvGeneration generation,
+                  const ConvConfig& config, const Work& work, const ConvCosts& costs) {
   const std::int64_t blocks = work.tiles * config.split;
   const std::int64_t each = divided(blocks, device.multiprocessors);  // blocks of the busiest multiprocessor
   const std::int64_t rounds = divided(each, work.resident);
   const auto steps = static_cast<double>(divided(work.steps, config.split));
 
-  const double products = static_cast<double>(each) * steps * step_clocks(config, device, generation) / device.clock;
+  const double products =
+      static_cast<double>(each) * steps * step_clocks(config, device, generation, costs) / device.clock;
   const double waiting =
-      static_cast<double>(rounds) * steps * kLatencySeconds / std::max(stages_in_flight(config, generation), 1);
+      static_cast<double>(rounds) * steps * costs.latency_seconds / std::max(stages_in_flight(config, generation), 1);
 
   // Where there are few blocks, only so many multiprocessors draw from the cache.
   const double busy = std::min<double>(static_cast<double>(blocks), device.multiprocessors);
   double cached = static_cast<double>(blocks) * steps * work.step_bytes;
   const bool in_cluster = generation == ConvGeneration::Sm90;  // where shares meet
   if (config.split > 1 && !in_cluster) cached += static_cast<double>(blocks) * config.m * config.n * 2 * sizeof(float);
-  const double from_cache = cached / (busy * kL2Bytes * device.clock);
+  const double from_cache = cached / (busy * costs.l2_bytes * device.clock);
 
   // What the cache does not hold comes from device memory, once.
   const double weights = static_cast<double>(problem.kernel) * problem.kernel * problem.in.c * problem.out.c * 2;
@@ -147,8 +134,10 @@ double predicted_seconds(const ConvProblem& problem, const DeviceTraits& device,
       bytes_of(problem.in, problem.type) + weights + residual + bytes_of(problem.out, problem.out_type);
   const double from_memory = touched > static_cast<double>(device.l2_bytes) ? touched / device.bytes_per_second : 0;
 
-  const double meeting = config.split * config.sharing == 1 ? 0 : in_cluster ? kClusterSeconds : kSplitSeconds;
-  return kLaunchSeconds + static_cast<double>(rounds) * kBlockSeconds + meeting +
+  const double meeting = config.split * config.sharing == 1 ? 0
+                         : in_cluster                       ? costs.cluster_seconds
+                                                            : costs.split_seconds;
+  return costs.launch_seconds + static_cast<double>(rounds) * costs.block_seconds + meeting +
          std::max({products, waiting, from_cache, from_memory});
 }
 
@@ -164,13 +153,18 @@ bool has_tensor_core_kernel(const ConvProblem& problem) {
          (problem.kernel == 1 || problem.kernel == 3) && (problem.stride == 1 || problem.stride == 2);
 }
 
+double predicted_seconds(const ConvProblem& problem, const DeviceTraits& device, ConvGeneration generation,
+                         const ConvConfig& config, const ConvCosts& costs) {
+  return seconds_of(problem, device, generation, config, work_of(problem, device, generation, config), costs);
+}
+
 std::vector<ConvPrediction> predict(const ConvProblem& problem, const DeviceTraits& device, ConvGeneration generation,
                                     std::span<const ConvConfig> configs) {
   std::vector<ConvPrediction> predictions;
   const auto consider = [&](const ConvConfig& config) {
     const Work work = work_of(problem, device, generation, config);
     if (is_legal(problem, config, work, device, generation))
-      predictions.push_back({config, predicted_seconds(problem, device, generation, config, work)});
+      predictions.push_back({config, seconds_of(problem, device, generation, config, work, {})});
   };
   for (ConvConfig config : configs) {
     for (const int split : kSplits) {
