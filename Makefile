@@ -5,6 +5,7 @@
 #   gpu-check  runs what only a GPU can tell, with what gpu-programs built
 #   bench      the programs that bench/ measures with
 #   fuzz       feeds the file readers random input, a minute each
+#   install    copies build/damoyolo to PREFIX/bin; PREFIX is /usr/local
 #   setup, format, clean
 #
 #   make CPU_ONLY=1            leave CUDA out even where nvcc is
@@ -41,7 +42,7 @@ NETWORK_TESTS := $(wildcard $(patsubst %,tests/%_test.cpp,arena audit bench cli 
 objects      = $(patsubst %,$(BUILD)/obj/%.o,$(1))
 LIB_OBJECTS := $(call objects,$(LIB_SOURCES))
 
-.PHONY: all setup demo test bench fuzz format clean
+.PHONY: all setup install demo test bench fuzz format clean
 all: $(BUILD)/damoyolo
 
 # The CUDA backend and its kernels add themselves to LIB_OBJECTS, and their tests to TEST_COMMANDS.
@@ -112,6 +113,10 @@ $(BUILD)/libraries.found:
 
 setup:
 	.ci/setup
+
+PREFIX ?= /usr/local
+install: all
+	install -D $(BUILD)/damoyolo $(DESTDIR)$(PREFIX)/bin/damoyolo
 
 demo:
 	.ci/setup
