@@ -74,6 +74,16 @@ class CudaBackend : public Backend {
     for (int i = 0; i < 2; ++i) slots_.emplace_back(runtime_);
   }
 
+  // On whatever thread it ends. Libraries were given the streams, and go before them.
+  ~CudaBackend() override {
+    try {
+      runtime_.make_current();
+    } catch (const Error&) {  // what is on the device is lost with it
+    }
+    networks_.clear();
+    environment_.candidates = nullptr;
+  }
+
   std::vector<std::vector<Detection>> detect(std::span<const ImageView> images, const DetectParameters& parameters,
                                              StageTimes* times) override {
     runtime_.make_current();

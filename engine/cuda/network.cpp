@@ -111,6 +111,7 @@ Network::Network(Runtime& runtime, std::span<const StreamHandle> streams, Graph 
 
 Network::~Network() {
   try {
+    runtime_.make_current();
     runtime_.synchronize(streams_[0]);
   } catch (const Error&) {  // the work has failed, and nothing uses the memory any more
   }

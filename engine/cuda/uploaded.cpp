@@ -26,24 +26,29 @@ void check(cudaError_t status, std::size_t bytes) {
   throw Error("{} bytes of weights were not uploaded to the device: {}", bytes, cudaGetErrorString(status));
 }
 
+// Over when it returns. On a stream of the thread's own: the one that is there without asking is all threads', and
+// waits for other streams, which nobody may do while those are captured.
+cudaError_t copy(void* to, const void* from, std::size_t bytes, cudaMemcpyKind kind) {
+  const cudaError_t status = cudaMemcpyAsync(to, from, bytes, kind, cudaStreamPerThread);
+  return status == cudaSuccess ? cudaStreamSynchronize(cudaStreamPerThread) : status;
+}
+
 std::shared_ptr<void> copy_to_device(std::span<const std::byte> bytes) {
   void* memory = nullptr;
   check(cudaMalloc(&memory, bytes.size()), bytes.size());
   std::shared_ptr<void> owned(memory, cudaFree);
-  check(cudaMemcpy(memory, bytes.data(), bytes.size(), cudaMemcpyHostToDevice), bytes.size());
-  // A copy from memory that is not pinned may be on its way still, and the streams of a network do not wait for it.
-  check(cudaStreamSynchronize(nullptr), bytes.size());
+  check(copy(memory, bytes.data(), bytes.size(), cudaMemcpyHostToDevice), bytes.size());
   return owned;
 }
 
 // Read back: a copy on the host would take as much memory again.
 bool are_on_device(std::span<const std::byte> bytes, const void* memory) {
-  std::vector<std::byte> copy(bytes.size());
-  const cudaError_t status = cudaMemcpy(copy.data(), memory, copy.size(), cudaMemcpyDeviceToHost);
+  std::vector<std::byte> held(bytes.size());
+  const cudaError_t status = copy(held.data(), memory, held.size(), cudaMemcpyDeviceToHost);
   if (status != cudaSuccess) cudaGetLastError();  // it is reported here, and not by whoever asks next
   if (status != cudaSuccess)
-    throw Error("{} bytes of weights were not read back from the device: {}", copy.size(), cudaGetErrorString(status));
-  return std::ranges::equal(copy, bytes);
+    throw Error("{} bytes of weights were not read back from the device: {}", held.size(), cudaGetErrorString(status));
+  return std::ranges::equal(held, bytes);
 }
 
 struct Store {

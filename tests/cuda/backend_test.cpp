@@ -9,11 +9,13 @@
 #include <cstring>
 #include <fstream>
 #include <memory>
+#include <thread>
 #include <utility>
 
 #include "engine/core/error.h"
 #include "engine/cpu/reference.h"
 #include "engine/cpu/resize.h"
+#include "engine/cuda/plan.h"
 #include "engine/decode.h"
 #include "engine/model/build.h"
 #include "engine/nms.h"
@@ -300,6 +302,18 @@ TEST_CASE("cuda backend: when memory runs out, smaller batches run, with one war
   CHECK(device.warnings.front().find("a batch of 4 does not fit") != std::string::npos);
   CHECK(same_bytes(device.detect(images), expected));
   CHECK(device.warnings.size() == 1);
+}
+
+TEST_CASE("cuda backend: it ends on any thread, and its libraries before the streams that they were given") {
+  std::size_t live = 0;
+  HostRuntime* runtime = nullptr;
+  const auto library = [&] { return std::shared_ptr<void>(nullptr, [&](void*) { live = runtime->live(); }); };
+  Device device(options(1, Mode::ReduceOverhead),
+                [held = library()](const ConvProblem& problem) { return host_candidates(problem); });
+  runtime = device.runtime;
+  device.detect(pictures(1));
+  std::thread([&] { device.backend.reset(); }).join();
+  CHECK(live > static_cast<std::size_t>(kMaxStreams));
 }
 
 TEST_CASE("cuda backend: thresholds, wanted classes and limits are data") {

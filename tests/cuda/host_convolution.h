@@ -14,6 +14,7 @@
 #include "engine/core/error.h"
 #include "engine/cuda/convolution.h"
 #include "engine/cuda/uploaded.h"
+#include "tests/simt/cuda_runtime.h"
 
 namespace damoyolo::cuda {
 
@@ -38,7 +39,8 @@ class HostConvolution : public ConvKernel {
   std::string name() const override { return name_; }
   std::size_t workspace_bytes() const override { return workspace_; }
 
-  void run(const ConvPointers& pointers, kernels::Stream) override {
+  void run(const ConvPointers& pointers, kernels::Stream stream) override {
+    simt::after_kernel.insert(stream.handle);
     const ConvProblem& p = problem_;
     if (workspace_ > 0) std::memset(pointers.workspace, 0xff, workspace_);  // it is ours alone
     std::vector<float> sums(static_cast<std::size_t>(p.out.c));

@@ -176,6 +176,16 @@ TEST_CASE("cuda network: a convolution that overlaps is given the weights of the
   }
 }
 
+TEST_CASE("cuda network: in a capture, kernels overlap with kernels alone") {
+  Case test(released_variant("T"));
+  for (const Task task : {Task::Forward, Task::Detect}) {
+    NetworkOptions overlapping = options(task, DType::F32, true);
+    overlapping.overlap = true;
+    Network network(test.runtime, test.streams, test.graph, test.head, test.weights.lookup(), on_host, overlapping);
+    CHECK_NOTHROW(network.run());
+  }
+}
+
 TEST_CASE("cuda network: every value can be read, and layers kept in fp32 compute what the fp32 network does") {
   for (const char* variant : {"Ns", "T"}) {
     CAPTURE(variant);

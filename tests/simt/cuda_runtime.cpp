@@ -8,26 +8,40 @@
 #include "cuda_fp16.h"
 
 cudaError_t cudaMalloc(void** memory, std::size_t bytes) {
+  if (simt::capturing) return cudaErrorStreamCaptureUnsupported;
   *memory = ::operator new (bytes, std::align_val_t{256});
   return cudaSuccess;
 }
 
 cudaError_t cudaFree(void* memory) {
+  if (simt::capturing) return cudaErrorStreamCaptureUnsupported;
   ::operator delete (memory, std::align_val_t{256});
   return cudaSuccess;
 }
 
 cudaError_t cudaMemcpy(void* to, const void* from, std::size_t bytes, cudaMemcpyKind) {
+  if (simt::capturing) return cudaErrorStreamCaptureUnsupported;
   if (bytes > 0) std::memcpy(to, from, bytes);
   return cudaSuccess;
 }
 
-cudaError_t cudaMemsetAsync(void* memory, int value, std::size_t bytes, cudaStream_t) {
+cudaError_t cudaMemcpyAsync(void* to, const void* from, std::size_t bytes, cudaMemcpyKind, cudaStream_t stream) {
+  simt::after_kernel.erase(stream);
+  if (bytes > 0) std::memcpy(to, from, bytes);
+  return cudaSuccess;
+}
+
+cudaError_t cudaMemsetAsync(void* memory, int value, std::size_t bytes, cudaStream_t stream) {
+  simt::after_kernel.erase(stream);
   if (bytes > 0) std::memset(memory, value, bytes);
   return cudaSuccess;
 }
 
-cudaError_t cudaDeviceSynchronize() { return cudaSuccess; }
+cudaError_t cudaStreamSynchronize(cudaStream_t) {
+  return simt::capturing ? cudaErrorStreamCaptureUnsupported : cudaSuccess;
+}
+
+cudaError_t cudaDeviceSynchronize() { return simt::capturing ? cudaErrorStreamCaptureUnsupported : cudaSuccess; }
 
 cudaError_t cudaGetDeviceCount(int* count) {
   *count = 1;

@@ -17,6 +17,7 @@
 #include <cstdint>
 #include <cstring>
 #include <functional>
+#include <set>
 #include <type_traits>
 
 #define __global__
@@ -36,6 +37,8 @@ struct dim3 {
   constexpr dim3(unsigned x = 1, unsigned y = 1, unsigned z = 1) : x(x), y(y), z(z) {}
 };
 
+struct CUstream_st;
+
 inline uint3 threadIdx, blockIdx;
 inline dim3 blockDim, gridDim;
 constexpr int warpSize = 32;
@@ -47,6 +50,12 @@ namespace simt {
 
 constexpr std::size_t kMaxSharedBytes = 227 * 1024;
 constexpr unsigned kMaxCluster = 8;  // blocks
+
+// Set by who plays a capture of a stream on this thread: what takes or gives back memory, or waits, then fails.
+inline thread_local bool capturing = false;
+// Streams on which a kernel came last; whoever puts other work there, or has them wait, takes them out. In a capture
+// no other stream's next kernel may start early: an edge of that kind joins two kernels.
+inline thread_local std::set<CUstream_st*> after_kernel;
 
 // The dynamic shared memory of the running block, aligned to 128 bytes, filled with NaN patterns when it starts.
 void* dynamic_shared();
@@ -190,9 +199,12 @@ enum cudaError_t {
   cudaErrorInvalidValue,
   cudaErrorMemoryAllocation,
   cudaErrorInvalidConfiguration,
-  cudaErrorLaunchFailure
+  cudaErrorLaunchFailure,
+  cudaErrorNotSupported,
+  cudaErrorStreamCaptureUnsupported
 };
-using cudaStream_t = struct CUstream_st*;
+using cudaStream_t = CUstream_st*;
+inline const cudaStream_t cudaStreamPerThread = reinterpret_cast<cudaStream_t>(2);
 
 enum cudaMemcpyKind { cudaMemcpyHostToDevice, cudaMemcpyDeviceToHost, cudaMemcpyDeviceToDevice };
 enum cudaFuncAttribute { cudaFuncAttributeMaxDynamicSharedMemorySize, cudaFuncAttributePreferredSharedMemoryCarveout };
@@ -217,7 +229,7 @@ struct cudaLaunchConfig_t {
 
 const char* cudaGetErrorString(cudaError_t error);  // for a failed launch: what went wrong, and where
 inline cudaError_t cudaGetLastError() { return cudaSuccess; }
-inline cudaError_t cudaStreamSynchronize(cudaStream_t) { return cudaSuccess; }
+cudaError_t cudaStreamSynchronize(cudaStream_t stream);
 struct cudaFuncAttributes {
   int ptxVersion;
   int maxDynamicSharedSizeBytes;
@@ -231,6 +243,7 @@ cudaError_t cudaFuncGetAttributes(cudaFuncAttributes* attributes, Kernel* kernel
 cudaError_t cudaMalloc(void** memory, std::size_t bytes);
 cudaError_t cudaFree(void* memory);
 cudaError_t cudaMemcpy(void* to, const void* from, std::size_t bytes, cudaMemcpyKind kind);
+cudaError_t cudaMemcpyAsync(void* to, const void* from, std::size_t bytes, cudaMemcpyKind kind, cudaStream_t stream);
 cudaError_t cudaMemsetAsync(void* memory, int value, std::size_t bytes, cudaStream_t stream);
 cudaError_t cudaDeviceSynchronize();
 cudaError_t cudaGetDeviceCount(int* count);  // one: this machine

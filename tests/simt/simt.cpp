@@ -275,6 +275,13 @@ unsigned cluster_of(const cudaLaunchConfig_t& config) {
   return size;
 }
 
+bool starts_early(const cudaLaunchConfig_t& config) {
+  return std::ranges::any_of(std::span(config.attrs, config.numAttrs), [](const cudaLaunchAttribute& attribute) {
+    return attribute.id == cudaLaunchAttributeProgrammaticStreamSerialization &&
+           attribute.val.programmaticStreamSerializationAllowed != 0;
+  });
+}
+
 std::string last_failure;
 
 }  // namespace
@@ -400,6 +407,8 @@ cudaError_t launch(const cudaLaunchConfig_t& config, const std::function<void()>
       grid.y > 65535 || grid.z > 65535 || config.dynamicSmemBytes > kMaxSharedBytes || cluster_size == 0 ||
       cluster_size > kMaxCluster || grid.x % cluster_size != 0)
     return cudaErrorInvalidConfiguration;
+  if (capturing && starts_early(config) && !after_kernel.contains(config.stream)) return cudaErrorNotSupported;
+  after_kernel.insert(config.stream);
   try {
     run(grid, block, cluster_size, config.dynamicSmemBytes, kernel);
   } catch (const std::exception& error) {
@@ -418,6 +427,8 @@ const char* cudaGetErrorString(cudaError_t error) {
     case cudaErrorMemoryAllocation: return "out of memory";
     case cudaErrorInvalidConfiguration: return "invalid configuration argument";
     case cudaErrorLaunchFailure: return simt::last_failure.c_str();
+    case cudaErrorNotSupported: return "operation not supported";
+    case cudaErrorStreamCaptureUnsupported: return "operation not permitted when stream is capturing";
   }
   return "unknown error";
 }
