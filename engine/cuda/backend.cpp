@@ -402,9 +402,13 @@ class CudaBackend : public Backend {
     output.boxes.insert(output.boxes.end(), boxes, boxes + count * anchors * 4);
   }
 
+  // Waits for all that is under way, also for a batch of which only a part was enqueued.
   void drain() {
-    for (Slot& slot : slots_)
-      if (std::exchange(slot.count, 0) > 0) runtime_.synchronize(slot.done.get());
+    bool busy = false;
+    for (Slot& slot : slots_) busy |= std::exchange(slot.count, 0) > 0;
+    if (!busy) return;
+    runtime_.synchronize(copy_stream_.get());
+    runtime_.synchronize(streams_[0].get());
   }
 
   // `count` images did not fit: gives back what is kept for other batches, and the second time goes on with half as

@@ -304,6 +304,35 @@ TEST_CASE("cuda backend: when memory runs out, smaller batches run, with one war
   CHECK(device.warnings.size() == 1);
 }
 
+TEST_CASE("cuda backend: a batch that was begun and did not fit is waited for") {
+  int left = 20;  // steps that fit
+  Device device(options(2), [&](const ConvProblem& problem) {
+    struct Flaky : HostConvolution {
+      Flaky(const ConvProblem& problem, const ConvWeights& weights, int& left)
+          : HostConvolution(problem, weights, "flaky", 0), left(left) {}
+      void run(const ConvPointers& pointers, kernels::Stream stream) override {
+        if (--left == 0) throw OutOfDeviceMemory("no code for you");
+        HostConvolution::run(pointers, stream);
+      }
+      int& left;
+    };
+    return std::vector<ConvCandidate>{{"flaky", 1, [&, problem](const ConvWeights& weights) {
+                                         return std::make_unique<Flaky>(problem, weights, left);
+                                       }}};
+  });
+  const std::vector<Image> images = pictures(2);
+  CHECK(same_bytes(device.detect(images), Device(options(2)).detect(images)));
+  CHECK(device.warnings.empty());
+  const std::vector<RecordedCall>& calls = device.runtime->calls;
+  const StreamHandle copies = calls.front().stream;
+  const auto is = [&](RecordedCall::Kind kind) {
+    return [=](const RecordedCall& call) { return call.kind == kind && call.stream == copies; };
+  };
+  const auto waited = std::ranges::find_if(calls, is(RecordedCall::Kind::Synchronize));
+  CHECK(std::count_if(calls.begin(), waited, is(RecordedCall::Kind::Copy)) == 2);
+  CHECK(std::count_if(waited, calls.end(), is(RecordedCall::Kind::Copy)) == 2);
+}
+
 TEST_CASE("cuda backend: it ends on any thread, and its libraries before the streams that they were given") {
   std::size_t live = 0;
   HostRuntime* runtime = nullptr;
