@@ -3,7 +3,10 @@
 #include <cuda_runtime_api.h>
 #include <fmt/format.h>
 
+#include <mutex>
 #include <string>
+
+#include "engine/cuda/capture_mutex.h"
 
 namespace damoyolo::cuda {
 namespace {
@@ -81,6 +84,7 @@ class DeviceRuntime : public Runtime {
   }
 
   GraphHandle capture(StreamHandle stream, const std::function<void()>& enqueue) override {
+    const std::scoped_lock lock(capture_mutex());
     check(cudaStreamBeginCapture(stream, cudaStreamCaptureModeThreadLocal), "cudaStreamBeginCapture");
     cudaGraph_t graph = nullptr;
     try {

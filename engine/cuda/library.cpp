@@ -6,9 +6,11 @@
 #include <algorithm>
 #include <array>
 #include <cstdlib>
+#include <mutex>
 #include <string_view>
 
 #include "engine/core/error.h"
+#include "engine/cuda/capture_mutex.h"
 
 namespace damoyolo::cuda {
 namespace {
@@ -193,11 +195,15 @@ void check(const CublasLtFunctions& cublaslt, cublasStatus_t status, const char*
 }
 
 Cudnn::~Cudnn() {
-  if (handle) functions.cudnnDestroy(handle);
+  if (!handle) return;
+  const std::scoped_lock lock(capture_mutex());
+  functions.cudnnDestroy(handle);
 }
 
 CublasLt::~CublasLt() {
-  if (handle) functions.cublasLtDestroy(handle);
+  if (!handle) return;
+  const std::scoped_lock lock(capture_mutex());
+  functions.cublasLtDestroy(handle);
 }
 
 std::vector<fs::path> library_folders(const std::function<std::string(const char*)>& environment) {
@@ -255,6 +261,7 @@ Libraries open_libraries() {
   properties.l2_bytes = count(cudaDevAttrL2CacheSize);
   properties.shared_bytes = count(cudaDevAttrMaxSharedMemoryPerMultiprocessor);
   libraries.device = device_traits(properties);
+  const std::scoped_lock lock(capture_mutex());
   load(libraries, true);
   return libraries;
 }
