@@ -3,6 +3,7 @@
 #include <mutex>
 
 #include "engine/core/error.h"
+#include "engine/core/out_of_device_memory.h"
 
 namespace damoyolo::kernels {
 
@@ -11,7 +12,12 @@ void require(bool holds, const char* kernel, const char* expected) {
 }
 
 void check(cudaError_t result, const char* kernel) {
-  if (result != cudaSuccess) throw Error("kernel {} was not launched: {}", kernel, cudaGetErrorString(result));
+  if (result == cudaSuccess) return;
+  cudaGetLastError();  // or the next call would report it again
+  // A kernel's code is loaded when it is first launched.
+  if (result == cudaErrorMemoryAllocation)
+    throw OutOfDeviceMemory("kernel {} was not launched: {}", kernel, cudaGetErrorString(result));
+  throw Error("kernel {} was not launched: {}", kernel, cudaGetErrorString(result));
 }
 
 void require_view(const TensorView& view, const char* kernel) {

@@ -6,8 +6,10 @@
 #include <future>
 #include <mutex>
 
+#include "engine/core/out_of_device_memory.h"
 #include "engine/cuda/capture_mutex.h"
 #include "engine/cuda/library.h"
+#include "kernels/launch.h"
 #include "tests/fake_cublaslt.h"
 #include "tests/fake_cudnn.h"
 
@@ -50,6 +52,30 @@ TEST_CASE("no stream is captured while a library's handle is destroyed") {
   cublaslt.library.reset();
   CHECK(destroyed == 2);
   CHECK(others_may_capture());
+}
+
+TEST_CASE("a library or a launch that finds too little device memory lets a batch be split") {
+  FakeCudnn cudnn;
+  const CudnnFunctions& functions = cudnn.library->functions;
+  CHECK_NOTHROW(check(functions, CUDNN_STATUS_SUCCESS, "any"));
+  CHECK_THROWS_WITH_AS(check(functions, CUDNN_STATUS_INTERNAL_ERROR_DEVICE_ALLOCATION_FAILED, "cudnnBackendFinalize"),
+                       "cudnnBackendFinalize failed: fake status fake reason", OutOfDeviceMemory);
+  FakeCublasLt cublaslt;
+  CHECK_THROWS_WITH_AS(check(cublaslt.library->functions, CUBLAS_STATUS_ALLOC_FAILED, "cublasLtMatmul"),
+                       "cublasLtMatmul failed: fake status", OutOfDeviceMemory);
+  CHECK_THROWS_WITH_AS(kernels::check(cudaErrorMemoryAllocation, "any"), "kernel any was not launched: out of memory",
+                       OutOfDeviceMemory);
+  const auto is_memory = [&](cudnnStatus_t status) {
+    try {
+      check(functions, status, "any");
+    } catch (const OutOfDeviceMemory&) {
+      return true;
+    } catch (const Error&) {
+    }
+    return false;
+  };
+  CHECK_FALSE(is_memory(CUDNN_STATUS_INTERNAL_ERROR_HOST_ALLOCATION_FAILED));
+  CHECK_FALSE(is_memory(CUDNN_STATUS_EXECUTION_FAILED));
 }
 
 #endif

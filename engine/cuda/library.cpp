@@ -11,6 +11,7 @@
 
 #include "engine/core/error.h"
 #include "engine/cuda/capture_mutex.h"
+#include "engine/cuda/runtime.h"
 
 namespace damoyolo::cuda {
 namespace {
@@ -18,7 +19,9 @@ namespace {
 namespace fs = std::filesystem;
 
 void check(cudaError_t status, const char* call) {
-  if (status != cudaSuccess) throw Error("{} failed: {}", call, cudaGetErrorString(status));
+  if (status == cudaSuccess) return;
+  cudaGetLastError();  // or the next call would report it again
+  throw Error("{} failed: {}", call, cudaGetErrorString(status));
 }
 
 std::string environment(const char* name) {
@@ -175,6 +178,11 @@ void load(Libraries& libraries, bool on_device) {
   libraries.cudnn = open_cudnn(cudnn, cublaslt.front(), libraries.report, on_device);
 }
 
+[[noreturn]] void throw_failure(const char* call, const std::string& reason, bool out_of_memory) {
+  if (out_of_memory) throw OutOfDeviceMemory("{} failed: {}", call, reason);
+  throw Error("{} failed: {}", call, reason);
+}
+
 double attribute(cudaDeviceAttr which, int device) {
   int value = 0;
   check(cudaDeviceGetAttribute(&value, which, device), "cudaDeviceGetAttribute");
@@ -187,11 +195,13 @@ void check(const CudnnFunctions& cudnn, cudnnStatus_t status, const char* call) 
   if (status == CUDNN_STATUS_SUCCESS) return;
   std::array<char, 512> detail{};
   cudnn.cudnnGetLastErrorString(detail.data(), detail.size());
-  throw Error("{} failed: {}{}{}", call, cudnn.cudnnGetErrorString(status), detail[0] ? " " : "", detail.data());
+  throw_failure(call, fmt::format("{}{}{}", cudnn.cudnnGetErrorString(status), detail[0] ? " " : "", detail.data()),
+                status == CUDNN_STATUS_INTERNAL_ERROR_DEVICE_ALLOCATION_FAILED);
 }
 
 void check(const CublasLtFunctions& cublaslt, cublasStatus_t status, const char* call) {
-  if (status != CUBLAS_STATUS_SUCCESS) throw Error("{} failed: {}", call, cublaslt.cublasLtGetStatusString(status));
+  if (status == CUBLAS_STATUS_SUCCESS) return;
+  throw_failure(call, cublaslt.cublasLtGetStatusString(status), status == CUBLAS_STATUS_ALLOC_FAILED);
 }
 
 Cudnn::~Cudnn() {

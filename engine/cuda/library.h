@@ -40,7 +40,7 @@ struct CublasLtFunctions {
 
 #undef DAMOYOLO_MEMBER
 
-// Throw Error naming the call and the library's reasons, unless it succeeded.
+// Throw Error naming the call and the library's reasons, unless it succeeded: OutOfDeviceMemory where that is one.
 void check(const CudnnFunctions& cudnn, cudnnStatus_t status, const char* call);
 void check(const CublasLtFunctions& cublaslt, cublasStatus_t status, const char* call);
 

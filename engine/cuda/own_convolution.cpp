@@ -1,6 +1,5 @@
 #include "engine/cuda/own_convolution.h"
 
-#include <cuda_runtime_api.h>
 #include <fmt/format.h>
 
 #include <algorithm>
@@ -14,6 +13,7 @@
 #include "engine/cuda/whole_vectors.h"
 #include "kernels/conv_sm80.h"
 #include "kernels/conv_sm90.h"
+#include "kernels/launch.h"
 
 namespace damoyolo::cuda {
 namespace {
@@ -99,8 +99,7 @@ class OwnConvKernel : public ConvKernel {
   void copy_input(const ConvPointers& pointers, kernels::Stream stream) const {
     kernels::TensorView copy = input_view(problem_, pointers.workspace);
     copy.c = given_.in.c;
-    const cudaError_t result = cudaMemsetAsync(pointers.workspace, 0, copy_bytes(), stream.handle);
-    if (result != cudaSuccess) throw Error("cudaMemsetAsync: {}", cudaGetErrorString(result));
+    kernels::check(cudaMemsetAsync(pointers.workspace, 0, copy_bytes(), stream.handle), "copy of the input");
     // After what is no kernel, a kernel cannot start early.
     kernels::launch_epilogue(input_view(given_, pointers.in), copy, {}, {stream.handle});
   }

@@ -1,8 +1,8 @@
 // The CUDA runtime as the backend uses it, so that tests can put another one in its place.
 //
-// Every call throws Error naming the runtime's function and its reason. Handles are CUDA's own pointer types; no CUDA
-// header is needed to hold them. One Runtime stands for one device; calls may come from any thread that has called
-// make_current().
+// Every call throws Error naming the runtime's function and its reason, OutOfDeviceMemory where that is one. Handles
+// are CUDA's own pointer types; no CUDA header is needed to hold them. One Runtime stands for one device; calls may
+// come from any thread that has called make_current().
 #pragma once
 
 #include <cstddef>
@@ -11,6 +11,7 @@
 #include <memory>
 
 #include "engine/core/error.h"
+#include "engine/core/out_of_device_memory.h"
 
 struct CUstream_st;
 struct CUevent_st;
@@ -21,12 +22,6 @@ namespace damoyolo::cuda {
 using StreamHandle = CUstream_st*;
 using EventHandle = CUevent_st*;
 using GraphHandle = CUgraphExec_st*;
-
-// There is not enough device memory; a smaller batch may fit.
-class OutOfDeviceMemory : public Error {
- public:
-  using Error::Error;
-};
 
 class Runtime {
  public:
