@@ -100,6 +100,10 @@ class DeviceRuntime : public Runtime {
     const cudaError_t result = cudaGraphInstantiate(&instance, graph, 0);
     cudaGraphDestroy(graph);
     check(result, "cudaGraphInstantiate");
+    // Or the first launch would do it, and find out then that there is too little memory.
+    const cudaError_t uploaded = cudaGraphUpload(instance, stream);
+    if (uploaded != cudaSuccess) cudaGraphExecDestroy(instance);
+    check(uploaded, "cudaGraphUpload");
     return instance;
   }
   void launch(GraphHandle graph, StreamHandle stream) override {
