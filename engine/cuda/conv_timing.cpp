@@ -76,8 +76,18 @@ double seconds_of(Runtime& runtime, StreamHandle stream, ConvKernel& kernel, con
   constexpr std::size_t kRuns = 10;
   const Owned<std::byte> workspace = device_memory(runtime, std::max<std::size_t>(kernel.workspace_bytes(), 1));
   return least_seconds(runtime, stream, std::max(kRuns, tensors.sets()), [&](std::size_t run) {
-    kernel.run(tensors.set(run % tensors.sets(), workspace.get()), {stream, overlap});
+    const bool follows = run > 0;  // a kernel, of the same capture
+    kernel.run(tensors.set(run % tensors.sets(), workspace.get()), {stream, overlap && follows});
   });
+}
+
+// A kernel that reads what is not its own takes the device along: whatever comes after it fails with its error.
+void require_usable(Runtime& runtime, StreamHandle stream, const std::string& kernel) {
+  try {
+    runtime.synchronize(stream);
+  } catch (const Error& error) {
+    throw Error("the kernel {} has left the device unusable: {}", kernel, error.what());
+  }
 }
 
 }  // namespace
@@ -105,6 +115,7 @@ std::vector<CandidateTime> time_candidates(Runtime& runtime, StreamHandle stream
       *fastest = std::move(kernel);
     } catch (const Error& error) {
       time.error = error.what();
+      require_usable(runtime, stream, candidate.name);
     }
   }
   return times;

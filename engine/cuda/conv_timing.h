@@ -35,7 +35,8 @@ struct TimingOptions {
 };
 
 // One entry for each candidate, in their order. Seconds are the least mean over a few rounds, on random numbers in
-// memory of its own. What cannot be made or run has an error; what has no memory of its own left is among that.
+// memory of its own. What cannot be made or run has an error; what has no memory of its own left is among that. Throws
+// Error naming the kernel after which the device cannot be used any more.
 // fastest: where not null, becomes the kernel that took the least time, or stays as it is when none was timed.
 std::vector<CandidateTime> time_candidates(Runtime& runtime, StreamHandle stream, const ConvProblem& problem,
                                            const std::vector<ConvCandidate>& candidates, const ConvWeights& weights,

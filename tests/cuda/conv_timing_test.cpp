@@ -93,6 +93,22 @@ TEST_CASE("every candidate has a time or a reason, and the fastest kernel is kep
   CHECK(fastest == nullptr);
 }
 
+TEST_CASE("a kernel that takes the device along is named") {
+  struct Breaker : Trial::Kernel {
+    using Kernel::Kernel;
+    void run(const ConvPointers&, kernels::Stream) override {
+      trial.runtime.lost = "an illegal memory access was encountered";
+    }
+  };
+  Trial trial;
+  const ConvCandidate breaker{"breaker", 1,
+                              [&](const ConvWeights&) { return std::make_unique<Breaker>(trial, "breaker", 1); }};
+  CHECK_THROWS_WITH_AS(trial.time({trial.broken("broken"), breaker, trial.candidate("any", 1)}),
+                       "the kernel breaker has left the device unusable: an illegal memory access was encountered",
+                       Error);
+  CHECK_FALSE(trial.runs.contains("any"));
+}
+
 TEST_CASE("runs take turns on as many tensors as are asked for") {
   const auto tensors = [](std::size_t rotated_bytes) {
     Trial trial;
