@@ -246,6 +246,14 @@ TEST_CASE("device rates follow from clocks") {
   CHECK(device_traits({86, 1, 1e9, 1e9, 8}).half_flops == 1024e9);
 }
 
+TEST_CASE("a device that tells neither clocks nor bus has rates, too") {
+  const DeviceTraits unknown = device_traits({120, 48, 0, 0, 0});
+  CHECK(unknown.clock > 1e8);
+  CHECK(unknown.half_flops > unknown.float_flops);
+  CHECK(unknown.float_flops > unknown.bytes_per_second);
+  CHECK(unknown.bytes_per_second > 1e10);
+}
+
 TEST_CASE("cuDNN is told where slices lie") {
   FakeCudnn cudnn;
   {

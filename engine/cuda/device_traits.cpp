@@ -17,12 +17,17 @@ DeviceTraits device_traits(const DeviceProperties& properties) {
   const Rates& rates = *std::find_if(std::begin(kRates), std::end(kRates) - 1, [&](const Rates& r) {
     return properties.compute_capability >= r.compute_capability;
   });
-  const double clocks = properties.multiprocessors * properties.clock;
+  // Where the driver does not tell. A guess ranks kernels still, what follows from nothing does not.
+  constexpr double kUnknownClock = 1.5e9, kUnknownBytesPerSecond = 3e11;
+  const double clock = properties.clock > 0 ? properties.clock : kUnknownClock;
+  const double clocks = properties.multiprocessors * clock;
+  const double bytes_per_second =
+      2 * properties.memory_clock * properties.memory_bus_bits / 8;  // two transfers per clock
   DeviceTraits traits;
   traits.compute_capability = properties.compute_capability;
   traits.multiprocessors = properties.multiprocessors;
-  traits.clock = properties.clock;
-  traits.bytes_per_second = 2 * properties.memory_clock * properties.memory_bus_bits / 8;  // two transfers per clock
+  traits.clock = clock;
+  traits.bytes_per_second = bytes_per_second > 0 ? bytes_per_second : kUnknownBytesPerSecond;
   traits.float_flops = rates.fp32 * clocks;
   traits.tf32_flops = rates.tf32 * clocks;
   traits.half_flops = rates.half * clocks;

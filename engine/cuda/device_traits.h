@@ -5,7 +5,7 @@
 
 namespace damoyolo::cuda {
 
-// As the runtime reports it. Clocks in Hz.
+// As the runtime reports it. Clocks in Hz; 0 where it does not know them, or the bus.
 struct DeviceProperties {
   int compute_capability = 0;  // 10·major + minor
   int multiprocessors = 0;
