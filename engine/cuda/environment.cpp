@@ -20,8 +20,7 @@ GpuSoftware software_of(int device) {
   std::getline(std::ifstream("/sys/module/nvidia/version"), software.driver);
   const int runtime = gpu_at(find_gpus(), device).runtime;
   software.cuda = fmt::format("{}.{}", runtime / 1000, runtime % 1000 / 10);
-  const std::unique_ptr<Runtime> current = open_runtime(device);
-  if (const Libraries libraries = open_libraries(); libraries.cudnn != nullptr) {
+  if (const Libraries libraries = find_libraries(); libraries.cudnn != nullptr) {
     const auto cudnn = libraries.cudnn->functions.cudnnGetVersion();
     software.cudnn = fmt::format("{}.{}.{}", cudnn / 10000, cudnn / 100 % 100, cudnn % 100);
   }
