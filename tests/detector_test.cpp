@@ -15,6 +15,7 @@
 #include "loader/coco_annotations.h"
 #include "loader/coco_eval.h"
 #include "loader/image.h"
+#include "tests/case_for_each.h"
 #include "tests/skip.h"
 #include "tests/temporary_folder.h"
 #include "weights/import.h"
@@ -194,6 +195,9 @@ bool same_bytes(const std::vector<std::vector<Detection>>& a, const std::vector<
                     [](const auto& x, const auto& y) { return same(x, y, 0.f); });
 }
 
+constexpr Precision k16Bits[] = {Precision::Bf16, Precision::Fp16};
+constexpr Mode kModes[] = {Mode::ReduceOverhead, Mode::Default};
+
 }  // namespace
 
 TEST_CASE("the demo model finds what the PyTorch pipeline finds") { check_finds_what_pytorch_finds("cpu"); }
@@ -208,16 +212,20 @@ TEST_CASE("16-bit weights and activations keep the average precision") {
   if (describe_cpu().bf16) check_keeps_average_precision("cpu", Precision::Bf16);
 }
 
-TEST_CASE("gpu: 16-bit weights and activations keep the average precision") {
+TEST_CASE_FOR_EACH(const Precision& precision, k16Bits,
+                   "gpu: " + std::string(name_of(precision)) + " keeps the average precision") {
   SKIP_WITHOUT_GPU("runs the demo model on it");
-  for (const Precision precision : {Precision::Bf16, Precision::Fp16})
-    check_keeps_average_precision("cuda", precision);
+  check_keeps_average_precision("cuda", precision);
 }
 
-TEST_CASE("gpu: our own kernels alone keep the average precision, and give the same bytes again") {
+TEST_CASE_FOR_EACH(const Precision& precision, k16Bits,
+                   "gpu: " + std::string(name_of(precision)) + " by our own kernels keeps the average precision") {
   SKIP_WITHOUT_GPU("runs the demo model on it");
-  for (const Precision precision : {Precision::Bf16, Precision::Fp16})
-    check_keeps_average_precision("cuda", precision, KernelSource::Own);
+  check_keeps_average_precision("cuda", precision, KernelSource::Own);
+}
+
+TEST_CASE("gpu: our own kernels give the same bytes again") {
+  SKIP_WITHOUT_GPU("runs the demo model on it");
   const std::vector<Scene> images = scenes();
   Detector detector(kDemo,
                     {.device = "cuda", .precision = Precision::Bf16, .max_batch = 8, .kernels = KernelSource::Own});
@@ -251,20 +259,18 @@ TEST_CASE("gpu: a captured graph gives the bytes that launching one by one gives
   for (int run = 0; run < 3; ++run) CHECK(same_bytes(expected, detect_all(captured, images)));
 }
 
-TEST_CASE("gpu: a thousand runs take no more device memory than one") {
+TEST_CASE_FOR_EACH(const Mode& mode, kModes,
+                   "gpu: a thousand runs in mode " + std::string(name_of(mode)) + " take no more memory than one") {
   SKIP_WITHOUT_GPU("replays a graph on it");
   const std::vector<Scene> images = scenes();
-  for (const Mode mode : {Mode::ReduceOverhead, Mode::Default}) {
-    CAPTURE(name_of(mode));
-    Detector detector(kDemo, {.device = "cuda", .max_batch = 2, .mode = mode});
-    const std::vector<ImageView> views{images[0].image, images[1].image};
-    const auto first = detector.detect(views, kEvaluation);
-    const std::int64_t bytes = detector.memory_bytes();
-    CHECK(bytes > 0);
-    for (int run = 0; run < 1000; ++run) detector.detect(views, kEvaluation);
-    CHECK(detector.memory_bytes() == bytes);
-    CHECK(same_bytes(detector.detect(views, kEvaluation), first));
-  }
+  Detector detector(kDemo, {.device = "cuda", .max_batch = 2, .mode = mode});
+  const std::vector<ImageView> views{images[0].image, images[1].image};
+  const auto first = detector.detect(views, kEvaluation);
+  const std::int64_t bytes = detector.memory_bytes();
+  CHECK(bytes > 0);
+  for (int run = 0; run < 1000; ++run) detector.detect(views, kEvaluation);
+  CHECK(detector.memory_bytes() == bytes);
+  CHECK(same_bytes(detector.detect(views, kEvaluation), first));
 }
 
 TEST_CASE("gpu: images of different sizes in one batch find what they give one by one") {

@@ -9,12 +9,14 @@
 #include "engine/detector.h"
 #include "engine/model/build.h"
 #include "engine/passes/passes.h"
+#include "tests/case_for_each.h"
 #include "tests/compare.h"
 #include "tests/golden_checkpoint.h"
 #include "tests/golden_generator.h"
 #include "tests/layer_errors.h"
 #include "tests/skip.h"
 #include "tests/temporary_folder.h"
+#include "tests/wrong_elements.h"
 #include "weights/import.h"
 #include "weights/weights_file.h"
 
@@ -72,37 +74,62 @@ struct Golden {
   const TensorView& operator[](const std::string& name) const { return file.contents().tensors.at(name); }
 
   void check(const std::vector<float>& scores, const std::vector<float>& boxes) const {
-    CHECK(largest_difference(to_floats((*this)["scores"]), scores) <= kScoreTolerance);
-    CHECK(largest_difference(to_floats((*this)["boxes"]), boxes) <= kBoxTolerance);
+    for (const std::string& wrong : {describe_wrong_anchors("scores", scores, kScoreTolerance),
+                                     describe_wrong_anchors("boxes", boxes, kBoxTolerance)})
+      if (!wrong.empty()) FAIL_CHECK(wrong);
+  }
+  // `found`: [2, anchors, values], each to be within the bound; empty when they are.
+  std::string describe_wrong_anchors(const std::string& part, const std::vector<float>& found, double bound) const {
+    const TensorView& golden = (*this)[part];
+    const std::vector<float> expected = to_floats(golden);
+    const int values = static_cast<int>(golden.shape.back());
+    const Compared anchors{1, static_cast<int>(expected.size()) / kBatch / values, values};
+    const std::string wrong = describe_wrong(anchors, found, std::vector<double>(expected.begin(), expected.end()),
+                                             std::vector<double>(expected.size(), bound));
+    return wrong.empty() ? "" : part + ", anchors as pixels: " + wrong;
   }
 
   test::TemporaryFolder folder;
   SafetensorsFile file;
 };
 
-// Each convolution of some variants by itself, so that errors of the layers before it do not count.
-void check_layers(const DetectorOptions& options, double bound) {
+constexpr const char* kLayerVariants[] = {"Ns", "T", "S"};
+
+// Each convolution of a variant by itself, so that errors of the layers before it do not count.
+void check_layers(const char* variant, const DetectorOptions& options, double bound) {
   constexpr int kSide = 64;
   const std::vector<std::uint8_t> images = golden_bytes("input", std::size_t{kSide} * kSide * 3);
-  for (const char* variant : {"Ns", "T", "S"}) {
-    CAPTURE(variant);
-    CAPTURE(name_of(options.precision));
-    CAPTURE(name_of(options.kernels));
-    const Golden golden(released_variant(variant));
-    Detector detector(golden.weights(), options);
-    const WeightsFile& weights = detector.weights();
-    Graph graph = build_model(weights.model(), 1, kSide, kSide).graph;
-    optimize(graph);
-    const auto probe = detector.probe(graph);
-    probe->run(images);
-    const auto errors = layer_errors(
-        graph, [&](std::string_view name) -> const TensorView& { return weights.tensor(name); },
-        [&](ValueId value) { return probe->read(value); });
-    for (const auto& [name, error] : errors) {
-      CAPTURE(name);
-      CHECK(error < bound);
-    }
+  CAPTURE(variant);
+  CAPTURE(name_of(options.precision));
+  const Golden golden(released_variant(variant));
+  Detector detector(golden.weights(), options);
+  const WeightsFile& weights = detector.weights();
+  Graph graph = build_model(weights.model(), 1, kSide, kSide).graph;
+  optimize(graph);
+  const auto probe = detector.probe(graph);
+  probe->run(images);
+  const auto errors = layer_errors(
+      graph, [&](std::string_view name) -> const TensorView& { return weights.tensor(name); },
+      [&](ValueId value) { return probe->read(value); });
+  for (const auto& [name, error] : errors) {
+    CAPTURE(name);
+    CHECK(error < bound);
   }
+}
+
+// What check_layers() checks on a GPU.
+struct LayerRun {
+  const char* variant;
+  Precision precision;
+  KernelSource kernels;
+};
+
+std::vector<LayerRun> layer_runs() {
+  std::vector<LayerRun> runs;
+  for (const KernelSource kernels : {KernelSource::Auto, KernelSource::Own})
+    for (const Precision precision : {Precision::Bf16, Precision::Fp16})
+      for (const char* variant : kLayerVariants) runs.push_back({variant, precision, kernels});
+  return runs;
 }
 
 }  // namespace
@@ -140,42 +167,45 @@ TEST_CASE("fp32 scores, boxes and features of all variants are those of the PyTo
   }
 }
 
-TEST_CASE("gpu: bf16 scores and boxes of all variants by our own kernels are near those of the PyTorch model") {
+TEST_CASE_FOR_EACH(const ModelSpec& spec, released_variants(),
+                   "gpu: fp32 scores and boxes of " + spec.variant + " are those of the PyTorch model") {
   SKIP_WITHOUT_GPU("runs the goldens on it");
-  const std::vector<std::uint8_t> images = golden_images();
-  for (const ModelSpec& spec : released_variants()) {
-    CAPTURE(spec.variant);
-    const Golden golden(spec);
-    Detector detector(
-        golden.weights(),
-        {.device = "cuda", .precision = Precision::Bf16, .max_batch = kBatch, .kernels = KernelSource::Own});
-    const RawOutput output = detector.forward(images, kBatch, kHeight, kWidth);
-    // On a CPU they are below 0.01 and 0.003 for all variants.
-    CHECK(relative_difference(to_floats(golden["scores"]), output.scores) < 0.02);
-    CHECK(relative_difference(to_floats(golden["boxes"]), output.boxes) < 0.005);
-  }
+  const Golden golden(spec);
+  Detector detector(golden.weights(), {.device = "cuda", .precision = Precision::Fp32, .max_batch = kBatch});
+  const RawOutput output = detector.forward(golden_images(), kBatch, kHeight, kWidth);
+  golden.check(output.scores, output.boxes);
 }
 
-TEST_CASE("gpu: fp32 scores and boxes of all variants are those of the PyTorch model") {
+TEST_CASE_FOR_EACH(const ModelSpec& spec, released_variants(),
+                   "gpu: bf16 scores and boxes of " + spec.variant +
+                       " by our own kernels are near those of the PyTorch model") {
   SKIP_WITHOUT_GPU("runs the goldens on it");
-  const std::vector<std::uint8_t> images = golden_images();
-  for (const ModelSpec& spec : released_variants()) {
-    CAPTURE(spec.variant);
-    const Golden golden(spec);
-    Detector detector(golden.weights(), {.device = "cuda", .precision = Precision::Fp32, .max_batch = kBatch});
-    const RawOutput output = detector.forward(images, kBatch, kHeight, kWidth);
-    golden.check(output.scores, output.boxes);
-  }
+  const Golden golden(spec);
+  Detector detector(
+      golden.weights(),
+      {.device = "cuda", .precision = Precision::Bf16, .max_batch = kBatch, .kernels = KernelSource::Own});
+  const RawOutput output = detector.forward(golden_images(), kBatch, kHeight, kWidth);
+  // On a CPU they are below 0.01 and 0.003 for all variants.
+  const double scores = relative_difference(to_floats(golden["scores"]), output.scores);
+  if (!(scores < 0.02))
+    FAIL_CHECK("relative difference ", scores, ": ", golden.describe_wrong_anchors("scores", output.scores, 0.02));
+  const double boxes = relative_difference(to_floats(golden["boxes"]), output.boxes);
+  if (!(boxes < 0.005))
+    FAIL_CHECK("relative difference ", boxes, ": ", golden.describe_wrong_anchors("boxes", output.boxes, 2));
 }
 
 TEST_CASE("every convolution is near fp32 on the same inputs") {
-  check_layers(DetectorOptions{.device = "cpu", .precision = Precision::Fp32}, 1e-5);
-  if (describe_cpu().bf16) check_layers(DetectorOptions{.device = "cpu", .precision = Precision::Bf16}, 1e-2);
+  for (const char* variant : kLayerVariants) {
+    check_layers(variant, {.device = "cpu", .precision = Precision::Fp32}, 1e-5);
+    if (describe_cpu().bf16) check_layers(variant, {.device = "cpu", .precision = Precision::Bf16}, 1e-2);
+  }
 }
 
-TEST_CASE("gpu: every convolution in bf16 and fp16 is near fp32 on the same inputs") {
+TEST_CASE_FOR_EACH(const LayerRun& run, layer_runs(),
+                   std::string("gpu: every convolution of ") + run.variant + " in " +
+                       std::string(name_of(run.precision)) +
+                       (run.kernels == KernelSource::Own ? " by our own kernels" : "") +
+                       " is near fp32 on the same inputs") {
   SKIP_WITHOUT_GPU("runs layers on it");
-  for (const Precision precision : {Precision::Bf16, Precision::Fp16})
-    for (const KernelSource kernels : {KernelSource::Auto, KernelSource::Own})
-      check_layers(DetectorOptions{.device = "cuda", .precision = precision, .kernels = kernels}, 1e-2);
+  check_layers(run.variant, {.device = "cuda", .precision = run.precision, .kernels = run.kernels}, 1e-2);
 }

@@ -27,17 +27,23 @@ class LayerCheck {
   // The whole output of that run.
   std::vector<std::byte> output();
 
+  // What was compared: pixels of the output, through all images; and [pixels, channels] of the reference, and of the
+  // last run.
+  const std::vector<int>& pixels() const { return pixels_; }
+  const std::vector<float>& expected() const { return expected_; }
+  const std::vector<float>& found() const { return found_; }
+
  private:
-  std::vector<float> reference(int pixel) const;
+  void append_reference(int pixel);
 
   Runtime& runtime_;
   StreamHandle stream_;
   ConvProblem problem_;
   ConvWeights weights_;
-  std::vector<float> rounded_weights_;        // [kernel, kernel, in, out]
-  std::vector<std::byte> in_, residual_;      // on the host
-  std::vector<int> pixels_;                   // of the output, all images
-  std::vector<std::vector<float>> expected_;  // by pixel: its channels
+  std::vector<float> rounded_weights_;    // [kernel, kernel, in, out]
+  std::vector<std::byte> in_, residual_;  // on the host
+  std::vector<int> pixels_;
+  std::vector<float> expected_, found_;
   Owned<std::byte> device_in_, device_residual_, device_out_;
   std::size_t out_bytes_ = 0;
 };
