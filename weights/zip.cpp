@@ -115,24 +115,33 @@ void read_extra_64(Bytes extra, Header& header, std::string_view origin) {
   }
 }
 
-Header read_directory_header(ByteReader& reader, std::string_view origin) {
-  if (reader.little_endian<std::uint32_t>() != kDirectoryHeader)
-    throw Error("{}: is a broken zip archive: its directory has something other than an entry", origin);
-  Header header;
-  reader.skip(4);  // versions
+struct NameAndExtra {
+  std::uint16_t name = 0, extra = 0;  // lengths
+};
+
+// What both headers of an entry have, one field after the other.
+NameAndExtra read_common(ByteReader& reader, Header& header) {
   header.flags = reader.little_endian<std::uint16_t>();
   header.method = reader.little_endian<std::uint16_t>();
   reader.skip(4);  // time and date
   header.crc32 = reader.little_endian<std::uint32_t>();
   header.stored_size = reader.little_endian<std::uint32_t>();
   header.size = reader.little_endian<std::uint32_t>();
-  const auto name_size = reader.little_endian<std::uint16_t>();
-  const auto extra_size = reader.little_endian<std::uint16_t>();
+  const auto name = reader.little_endian<std::uint16_t>();
+  return {name, reader.little_endian<std::uint16_t>()};
+}
+
+Header read_directory_header(ByteReader& reader, std::string_view origin) {
+  if (reader.little_endian<std::uint32_t>() != kDirectoryHeader)
+    throw Error("{}: is a broken zip archive: its directory has something other than an entry", origin);
+  Header header;
+  reader.skip(4);  // versions
+  const NameAndExtra lengths = read_common(reader, header);
   const auto comment_size = reader.little_endian<std::uint16_t>();
   reader.skip(8);  // disk and attributes
   header.offset = reader.little_endian<std::uint32_t>();
-  header.name = reader.text(name_size);
-  read_extra_64(reader.take(extra_size), header, origin);
+  header.name = reader.text(lengths.name);
+  read_extra_64(reader.take(lengths.extra), header, origin);
   reader.skip(comment_size);
   return header;
 }
@@ -169,16 +178,9 @@ Located locate(Bytes bytes, const Header& header, std::string_view origin, Bytes
                 header.offset);
   reader.skip(2);  // version
   Header own;
-  own.flags = reader.little_endian<std::uint16_t>();
-  own.method = reader.little_endian<std::uint16_t>();
-  reader.skip(4);  // time and date
-  own.crc32 = reader.little_endian<std::uint32_t>();
-  own.stored_size = reader.little_endian<std::uint32_t>();
-  own.size = reader.little_endian<std::uint32_t>();
-  const auto name_size = reader.little_endian<std::uint16_t>();
-  const auto extra_size = reader.little_endian<std::uint16_t>();
-  own.name = reader.text(name_size);
-  read_extra_64(reader.take(extra_size), own, origin);
+  const NameAndExtra lengths = read_common(reader, own);
+  own.name = reader.text(lengths.name);
+  read_extra_64(reader.take(lengths.extra), own, origin);
 
   if (own.name != header.name || own.method != header.method || own.flags != header.flags)
     throw Error("{}: is a broken zip archive: entry {} and the directory disagree about name or method", origin,
