@@ -12,6 +12,19 @@ namespace {
   throw Error("no kernel can compute the convolution {}: {}", node, reason.empty() ? "there is no candidate" : reason);
 }
 
+// Null, and the reason, when it cannot be made here.
+std::unique_ptr<ConvKernel> make_if_possible(const ConvCandidate& candidate, const ConvWeights& weights,
+                                             std::string& reason) {
+  try {
+    return candidate.make(weights);
+  } catch (const OutOfDeviceMemory&) {
+    throw;
+  } catch (const Error& error) {
+    reason = error.what();
+    return nullptr;
+  }
+}
+
 }  // namespace
 
 std::vector<ConvCandidate> candidates_for(const std::string& node, const CandidateSource& source,
@@ -28,31 +41,16 @@ std::vector<ConvCandidate> candidates_for(const std::string& node, const Candida
 std::unique_ptr<ConvKernel> predicted_best(const std::string& node, const std::vector<ConvCandidate>& candidates,
                                            const ConvWeights& weights) {
   std::string reason;
-  for (const ConvCandidate& candidate : candidates) {
-    try {
-      return candidate.make(weights);
-    } catch (const OutOfDeviceMemory&) {
-      throw;
-    } catch (const Error& error) {
-      reason = error.what();
-    }
-  }
+  for (const ConvCandidate& candidate : candidates)
+    if (auto kernel = make_if_possible(candidate, weights, reason)) return kernel;
   none_works(node, reason);
 }
 
 std::unique_ptr<ConvKernel> named(const std::string& name, const std::vector<ConvCandidate>& candidates,
                                   const ConvWeights& weights) {
-  for (const ConvCandidate& candidate : candidates) {
-    if (candidate.name != name) continue;
-    try {
-      return candidate.make(weights);
-    } catch (const OutOfDeviceMemory&) {
-      throw;
-    } catch (const Error&) {
-      return nullptr;
-    }
-  }
-  return nullptr;
+  const auto found = std::ranges::find(candidates, name, &ConvCandidate::name);
+  std::string reason;
+  return found != candidates.end() ? make_if_possible(*found, weights, reason) : nullptr;
 }
 
 std::vector<ConvCandidate> in_turn(std::vector<ConvCandidate> candidates) {
