@@ -2,18 +2,14 @@
 
 #include <array>
 
-#include "engine/core/error.h"
+#include "engine/core/choice.h"
 
 namespace damoyolo {
 
 constexpr std::array kModes{Mode::Default, Mode::ReduceOverhead, Mode::MaxAutotune};
 constexpr std::array kKernelSources{KernelSource::Auto, KernelSource::Library, KernelSource::Own};
 
-Mode mode_from_name(std::string_view name) {
-  for (const Mode mode : kModes)
-    if (name_of(mode) == name) return mode;
-  throw Error("there is no mode \"{}\", expected default, reduce-overhead or max-autotune", name);
-}
+Mode mode_from_name(std::string_view name) { return choose("there is no mode", name, kModes); }
 
 std::string_view name_of(Mode mode) {
   switch (mode) {
@@ -25,9 +21,7 @@ std::string_view name_of(Mode mode) {
 }
 
 KernelSource kernel_source_from_name(std::string_view name) {
-  for (const KernelSource source : kKernelSources)
-    if (name_of(source) == name) return source;
-  throw Error("there are no kernels \"{}\", expected auto, library or own", name);
+  return choose("there are no kernels", name, kKernelSources);
 }
 
 std::string_view name_of(KernelSource source) {

@@ -2,17 +2,13 @@
 
 #include <array>
 
-#include "engine/core/error.h"
+#include "engine/core/choice.h"
 
 namespace damoyolo {
 
 constexpr std::array kPrecisions{Precision::Auto, Precision::Fp32, Precision::Bf16, Precision::Fp16};
 
-Precision precision_from_name(std::string_view name) {
-  for (const Precision precision : kPrecisions)
-    if (name_of(precision) == name) return precision;
-  throw Error("there is no precision \"{}\", expected auto, fp32, bf16 or fp16", name);
-}
+Precision precision_from_name(std::string_view name) { return choose("there is no precision", name, kPrecisions); }
 
 std::string_view name_of(Precision precision) {
   switch (precision) {

@@ -80,7 +80,8 @@ TEST_CASE("modes have the names that users know") {
   for (const Mode mode : {Mode::Default, Mode::ReduceOverhead, Mode::MaxAutotune})
     CHECK(mode_from_name(name_of(mode)) == mode);
   CHECK(name_of(Mode::ReduceOverhead) == "reduce-overhead");
-  CHECK_THROWS_AS(mode_from_name("fast"), Error);
+  CHECK_THROWS_WITH_AS(mode_from_name("fast"),
+                       "there is no mode \"fast\", expected default, reduce-overhead or max-autotune", Error);
   for (const KernelSource source : {KernelSource::Auto, KernelSource::Library, KernelSource::Own})
     CHECK(kernel_source_from_name(name_of(source)) == source);
   CHECK_THROWS_AS(kernel_source_from_name("cudnn"), Error);

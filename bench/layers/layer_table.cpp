@@ -10,30 +10,28 @@
 #include <utility>
 
 #include "bench/layers/variant_plan.h"
+#include "engine/core/choice.h"
 #include "engine/core/error.h"
 #include "engine/cuda/whole_vectors.h"
 
 namespace damoyolo::cuda {
+
+// Where choose() finds it.
+static std::string_view name_of(ConvProblem::Residual residual) {
+  switch (residual) {
+    case ConvProblem::Residual::None: return "none";
+    case ConvProblem::Residual::Same: return "same";
+    case ConvProblem::Residual::Half: return "half";
+  }
+  return "?";
+}
+
 namespace {
 
 using Residual = ConvProblem::Residual;
 
-constexpr std::array<std::pair<Residual, std::string_view>, 3> kResiduals{
-    {{Residual::None, "none"}, {Residual::Same, "same"}, {Residual::Half, "half"}}};
-constexpr std::array<std::pair<Activation, std::string_view>, 3> kActivations{
-    {{Activation::None, "none"}, {Activation::Relu, "relu"}, {Activation::Silu, "silu"}}};
-
-template <typename Table, typename Value>
-std::string_view name_in(const Table& table, Value value) {
-  return std::ranges::find(table, value, [](const auto& entry) { return entry.first; })->second;
-}
-
-template <typename Table>
-auto value_in(const Table& table, std::string_view name) {
-  const auto found = std::ranges::find(table, name, [](const auto& entry) { return entry.second; });
-  if (found == table.end()) throw Error("there is no \"{}\"", name);
-  return found->first;
-}
+constexpr std::array kActivations{Activation::None, Activation::Relu, Activation::Silu};
+constexpr std::array kResiduals{Residual::None, Residual::Same, Residual::Half};
 
 // Fills in what follows from the rest, or makes no difference.
 ConvProblem dense(ConvProblem problem) {
@@ -58,8 +56,8 @@ Layer layer_from_json(const nlohmann::json& entry) {
   p.stride = number("stride");
   p.in = {1, number("height"), number("width"), number("in")};
   p.out = {1, (p.in.h + p.stride - 1) / p.stride, (p.in.w + p.stride - 1) / p.stride, number("out")};
-  p.act = value_in(kActivations, entry.at("act").get<std::string>());
-  p.residual = value_in(kResiduals, entry.at("residual").get<std::string>());
+  p.act = choose("there is no activation", entry.at("act").get<std::string>(), kActivations);
+  p.residual = choose("there is no residual", entry.at("residual").get<std::string>(), kResiduals);
   p.residual_first = entry.at("residual_first").get<bool>();
   p.type = DType::BF16;
   p.out_type = entry.at("fp32_out").get<bool>() ? DType::F32 : p.type;
@@ -85,7 +83,7 @@ std::vector<Layer> layers_of_variants() {
 std::string describe(const ConvProblem& p) {
   std::string text =
       fmt::format("{0}x{0} stride {1}, {2} x {3} x {4} to {5}", p.kernel, p.stride, p.in.c, p.in.h, p.in.w, p.out.c);
-  const std::string act = p.act == Activation::None ? "" : fmt::format(" {}", name_in(kActivations, p.act));
+  const std::string act = p.act == Activation::None ? "" : fmt::format(" {}", name_of(p.act));
   const std::string residual = p.residual == Residual::None   ? ""
                                : p.residual == Residual::Same ? " residual"
                                                               : " half-size residual";
@@ -106,8 +104,8 @@ std::string layers_to_json(const std::vector<Layer>& layers) {
     entry["width"] = p.in.w;
     entry["in"] = p.in.c;
     entry["out"] = p.out.c;
-    entry["act"] = name_in(kActivations, p.act);
-    entry["residual"] = name_in(kResiduals, p.residual);
+    entry["act"] = name_of(p.act);
+    entry["residual"] = name_of(p.residual);
     entry["residual_first"] = p.residual_first;
     entry["fp32_out"] = p.out_type == DType::F32;
     entry["variants"] = layer.count;

@@ -3,6 +3,7 @@
 #include <cmath>
 #include <nlohmann/json.hpp>
 
+#include "engine/core/choice.h"
 #include "engine/core/error.h"
 #include "gen/variants_json.h"
 
@@ -50,6 +51,10 @@ struct Fields {
     if (!at(key).is_string()) throw Error("{}: \"{}\" is {}, expected a string", where, key, at(key).dump());
     return at(key).get<std::string>();
   }
+  template <typename T, std::size_t N>
+  T one_of(const char* key, const std::array<T, N>& choices) const {
+    return choose(fmt::format("{}: \"{}\" is", where, key), text(key), choices);
+  }
   std::array<int, 3> three(const char* key, int low, int high) const {
     const json& list = at(key);
     if (!list.is_array() || list.size() != 3)
@@ -57,18 +62,6 @@ struct Fields {
     return {integer(list[0], key, low, high), integer(list[1], key, low, high), integer(list[2], key, low, high)};
   }
 };
-
-template <typename T, std::size_t N>
-T choose(const Fields& fields, const char* key, const std::array<T, N>& choices) {
-  const std::string text = fields.text(key);
-  std::string known;
-  for (const T choice : choices) {
-    if (name_of(choice) == text) return choice;
-    known += known.empty() ? "" : ", ";
-    known += name_of(choice);
-  }
-  throw Error("{}: \"{}\" is \"{}\", expected one of {}", fields.where, key, text, known);
-}
 
 constexpr std::array kFamilies{Family::Res, Family::Csp, Family::Mob};
 constexpr std::array kActivations{Activation::Relu, Activation::Silu};
@@ -95,8 +88,8 @@ BlockSpec block_from_json(const Fields& fields, bool stem) {
 
 BackboneSpec backbone_from_json(const Fields& fields) {
   BackboneSpec backbone;
-  backbone.family = choose(fields, "family", kFamilies);
-  backbone.act = choose(fields, "act", kActivations);
+  backbone.family = fields.one_of("family", kFamilies);
+  backbone.act = fields.one_of("act", kActivations);
   backbone.spp = fields.boolean("with_spp", false);
   backbone.focus = fields.boolean("use_focus", false);
 
@@ -126,7 +119,7 @@ NeckSpec neck_from_json(const Fields& fields) {
   neck.out = fields.three("out_channels", 2, kMaxChannels);
   neck.depth = fields.number("depth", 0.1, 16);
   neck.hidden_ratio = fields.number("hidden_ratio", 0.05, 8);
-  neck.act = choose(fields, "act", kActivations);
+  neck.act = fields.one_of("act", kActivations);
   neck.depthwise = fields.boolean("depthwise", false);
   return neck;
 }

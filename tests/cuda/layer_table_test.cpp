@@ -50,5 +50,5 @@ TEST_CASE("a layer table that is damaged is refused") {
   CHECK_THROWS_WITH_AS(layers_from_json(with("\"stride\":1", "\"stride\":0"), "table"),
                        "table: stride is 0, expected at least 1", Error);
   CHECK_THROWS_WITH_AS(layers_from_json(with("\"residual\":\"none\"", "\"residual\":\"all\""), "table"),
-                       "table: there is no \"all\"", Error);
+                       "table: there is no residual \"all\", expected none, same or half", Error);
 }
