@@ -23,12 +23,16 @@ CUDA_HOME  ?= /usr/local/cuda
 CUDA_ARCHS ?= $(if $(CI),80 90a,75 80 90a)
 NVCC       := $(if $(CPU_ONLY),,$(firstword $(wildcard $(CUDA_HOME)/bin/nvcc) $(shell command -v nvcc)))
 
-# Headers only: the libraries themselves are opened at run time.
-CUDNN_INCLUDE := $(patsubst %/cudnn_graph.h,%,$(firstword $(wildcard $(addsuffix /cudnn_graph.h, \
+# Headers only: the libraries themselves are opened at run time. Both are looked for in Python's environments: the active
+# one, the user's, that of each python3 on the path, and where Debian's and Ubuntu's pip installs for all users.
+PYTHON_ROOTS  := $(VIRTUAL_ENV) $(CONDA_PREFIX) $(HOME)/.local \
+                 $(patsubst %/bin/python3,%,$(wildcard $(addsuffix /python3,$(subst :, ,$(PATH))))) /usr/local
+CUDNN_HEADERS := $(wildcard $(addsuffix /cudnn_graph.h, \
                    $(CUDA_HOME)/include $(if $(NVCC),$(dir $(NVCC))../include) \
                    /usr/include /usr/include/$(shell uname -m)-linux-gnu \
-                   $(wildcard $(addsuffix /lib/python3*/site-packages/nvidia/cudnn/include, \
-                              $(VIRTUAL_ENV) $(HOME)/.local /usr/local))))))
+                   $(foreach packages,site-packages dist-packages, \
+                     $(addsuffix /lib/python3*/$(packages)/nvidia/cudnn/include,$(PYTHON_ROOTS)))))
+CUDNN_INCLUDE := $(patsubst %/cudnn_graph.h,%,$(firstword $(CUDNN_HEADERS)))
 ifneq ($(NVCC),)
 ifeq ($(CUDNN_INCLUDE),)
 WITHOUT_CUDA := cuDNN 9 has no headers here
@@ -37,7 +41,8 @@ endif
 else
 WITHOUT_CUDA := $(if $(CPU_ONLY),,there is no nvcc)
 endif
-ifeq ($(MAKELEVEL),0)
+# gpu-check builds nothing, so that it does not matter there.
+ifeq ($(MAKELEVEL)$(filter gpu-check,$(MAKECMDGOALS)),0)
 $(if $(WITHOUT_CUDA),$(info CPU only: $(WITHOUT_CUDA)))
 endif
 
