@@ -111,9 +111,9 @@ void check_layers(const char* variant, const DetectorOptions& options, double bo
   const auto errors = layer_errors(
       graph, [&](std::string_view name) -> const TensorView& { return weights.tensor(name); },
       [&](ValueId value) { return probe->read(value); });
-  for (const auto& [name, error] : errors) {
-    CAPTURE(name);
-    CHECK(error < bound);
+  for (const auto& layer : errors) {
+    CAPTURE(layer.first);
+    CHECK(layer.second < bound);
   }
 }
 
