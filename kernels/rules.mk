@@ -23,8 +23,8 @@ CUDA_HOME  ?= /usr/local/cuda
 CUDA_ARCHS ?= $(if $(CI),80 90a,75 80 90a)
 NVCC       := $(if $(CPU_ONLY),,$(firstword $(wildcard $(CUDA_HOME)/bin/nvcc) $(shell command -v nvcc)))
 
-# Headers only: the libraries themselves are opened at run time. Both are looked for in Python's environments: the active
-# one, the user's, that of each python3 on the path, and where Debian's and Ubuntu's pip installs for all users.
+# Headers only: the libraries themselves are opened at run time. Both are looked for in Python's environments: the
+# active one, the user's, that of each python3 on the path, and where Debian's and Ubuntu's pip installs for all users.
 PYTHON_ROOTS  := $(VIRTUAL_ENV) $(CONDA_PREFIX) $(HOME)/.local \
                  $(patsubst %/bin/python3,%,$(wildcard $(addsuffix /python3,$(subst :, ,$(PATH))))) /usr/local
 CUDNN_HEADERS := $(wildcard $(addsuffix /cudnn_graph.h, \
@@ -126,7 +126,8 @@ $(BUILD)/plan-survey: $(call objects,bench/plan_survey.cpp) $(LAYER_OBJECTS) $(B
 $(BUILD)/fit-costs: $(call objects,bench/fit_costs.cpp) $(LAYER_OBJECTS) $(BUILD)/libdamoyolo.a
 $(BUILD)/layer-bench $(BUILD)/fit-costs $(BUILD)/plan-survey:
 	$(CXX) $(LDFLAGS) -o $@ $^ $(LDLIBS)
-$(call objects,$(patsubst %,bench/%.cpp,layer_bench fit_costs plan_survey)) $(LAYER_OBJECTS): CPPFLAGS += $(CUDA_CPPFLAGS)
+$(call objects,$(patsubst %,bench/%.cpp,layer_bench fit_costs plan_survey)) $(LAYER_OBJECTS): \
+  CPPFLAGS += $(CUDA_CPPFLAGS)
 
 $(KERNEL_OBJECTS) $(KERNEL_TEST_OBJECTS) $(call objects,$(CUDA_SOURCES)): CPPFLAGS += $(CUDA_CPPFLAGS)
 $(call objects,engine/cuda/own_convolution.cpp): CPPFLAGS += \
