@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <cstdint>
+#include <sstream>
 #include <string>
 #include <vector>
 
@@ -19,14 +20,16 @@ constexpr unsigned kBlocks = 4;
 
 // Of each block: 16 barriers, and room at a multiple of 1024 bytes.
 struct SharedMemory {
-  static constexpr unsigned kBarrierBytes = 128, kRoomBytes = 64 * 1024, kBytes = kBarrierBytes + 1024 + kRoomBytes;
+  // In bytes.
+  static constexpr unsigned kBarriers = 128, kAlignment = 1024, kRoom = 64 * 1024;
+
   std::uint32_t barriers, room;  // as addresses of instructions
   unsigned char* bytes;          // of the room
 
   __device__ __forceinline__ SharedMemory() {
     auto* const first = dynamic_shared<unsigned char>();
     barriers = shared_address(first);
-    room = (barriers + kBarrierBytes + 1023) / 1024 * 1024;
+    room = (barriers + kBarriers + kAlignment - 1) / kAlignment * kAlignment;
     bytes = first + (room - barriers);
   }
   __device__ __forceinline__ std::uint32_t barrier(int i = 0) const { return barriers + i * 8; }
@@ -45,15 +48,18 @@ __global__ void __launch_bounds__(Body::kThreads, 1) instruction_kernel(const __
   if (Body::kCapability <= kCompiledFor) body();
 }
 
+// `overlap` as in Stream; `room` in bytes.
 struct Grid {
   unsigned blocks = kBlocks, cluster = 1;
   bool overlap = false;
+  unsigned room = SharedMemory::kRoom;
 };
 
 // Waits until the kernel has ended.
 template <typename Body>
 void run(const Body& body, const Grid& grid = {}) {
-  launch("of the test", instruction_kernel<Body>, {grid.blocks, Body::kThreads, SharedMemory::kBytes, grid.cluster},
+  launch("of the test", instruction_kernel<Body>,
+         {grid.blocks, Body::kThreads, SharedMemory::kBarriers + SharedMemory::kAlignment + grid.room, grid.cluster},
          {nullptr, grid.overlap}, body);
   const cudaError_t result = cudaDeviceSynchronize();
   REQUIRE_MESSAGE(result == cudaSuccess, "the kernel ended with: ", cudaGetErrorString(result));
@@ -90,30 +96,39 @@ __device__ __forceinline__ void take_room(const SharedMemory& shared, std::uint1
     __builtin_memcpy(out + static_cast<std::size_t>(blockIdx.x) * count + i, shared.bytes + 2 * i, 2);
 }
 
-// Where 16-byte unit `unit` of row `row` lies when units are swizzled over rows of `span` bytes: its number in memory.
-// The PTX manual draws it as patterns that repeat after eight times 128 bytes, of which each has its own.
+// Which 16 bytes of memory hold unit `unit` of row `row` when units are swizzled over rows of `span` bytes: they
+// change places within the row, by the number of the 128 bytes that it lies in, as the PTX manual draws it.
 __host__ __device__ constexpr int swizzled_unit(int row, int unit, int span) {
   const int units = span / 16;
   return row * units + (unit ^ row * span / 128 % units);
 }
 
-// `got` holds what several blocks have written, each of which should have written `want`. Of a wrong one, shows the
-// first wrong element, counted in rows of `width`, where its value belongs, and how many are wrong.
+// `got` holds what several blocks have written, each of which should have written `want`. Empty when they have;
+// otherwise the first wrong element, counted in rows of `width`, where its value belongs if that is one place, and how
+// many are wrong.
 template <typename T>
-void check_elements(const std::vector<T>& got, const std::vector<T>& want, std::size_t width) {
+std::string describe_wrong_elements(const std::vector<T>& got, const std::vector<T>& want, std::size_t width) {
   const auto place = [&](std::size_t i) {
     return "row " + std::to_string(i / width) + ", column " + std::to_string(i % width);
   };
-  REQUIRE(got.size() % want.size() == 0);
   std::size_t wrong = 0, first = got.size();
   for (std::size_t i = got.size(); i-- > 0;)
     if (got[i] != want[i % want.size()]) ++wrong, first = i;
-  if (wrong == 0) return;
-  const std::size_t block = first / want.size(), i = first % want.size();
+  if (wrong == 0) return "";
   const auto home = std::find(want.begin(), want.end(), got[first]);
-  FAIL_CHECK("block ", block, ", ", place(i), ": ", got[first], ", expected ", want[i],
-             home == want.end() ? "" : "; that belongs to " + place(static_cast<std::size_t>(home - want.begin())),
-             "; ", wrong, " of ", got.size(), " are wrong");
+  const bool has_home = home != want.end() && std::find(home + 1, want.end(), got[first]) == want.end();
+  std::ostringstream text;
+  text << "block " << first / want.size() << ", " << place(first % want.size()) << ": " << got[first] << ", expected "
+       << want[first % want.size()]
+       << (has_home ? "; that belongs to " + place(static_cast<std::size_t>(home - want.begin())) : "") << "; "
+       << wrong << " of " << got.size() << " are wrong";
+  return text.str();
+}
+
+template <typename T>
+void check_elements(const std::vector<T>& got, const std::vector<T>& want, std::size_t width) {
+  const std::string wrong = describe_wrong_elements(got, want, width);
+  CHECK_MESSAGE(wrong.empty(), wrong);
 }
 
 }  // namespace damoyolo::kernels

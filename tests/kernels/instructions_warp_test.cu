@@ -168,6 +168,31 @@ KERNEL_TEST_CASE("instructions: cp.async that zeroes or is not wanted reads noth
   check_copies(true);
 }
 
+// Has all of `in` brought to the second-level cache, and copies it.
+struct PrefetchAndCopy {
+  static constexpr int kCapability = 80, kThreads = 64;
+  const unsigned* in;
+  int count;
+  unsigned* out;
+
+  __device__ __forceinline__ void operator()() const {
+    prefetch_l2(in, count * 4, static_cast<int>(threadIdx.x), kThreads);
+    for (int i = static_cast<int>(threadIdx.x); i < count; i += kThreads) out[blockIdx.x * count + i] = in[i];
+  }
+};
+
+KERNEL_TEST_CASE("instructions: a prefetch to the second-level cache changes nothing") {
+  if (!can_run(80)) return;
+  for (const unsigned count : {4u, 44u, 40000u}) {
+    CAPTURE(count);
+    std::vector<unsigned> numbers(count);
+    for (unsigned i = 0; i < count; ++i) numbers[i] = i + 1;
+    const DeviceArray<unsigned> in(numbers), out(kBlocks * count);
+    run(PrefetchAndCopy{in.data(), static_cast<int>(count), out.data()});
+    check_elements(out.download(), numbers, 4);
+  }
+}
+
 struct Approximate {
   static constexpr int kCapability = 80, kThreads = 32;
   const float* in;
