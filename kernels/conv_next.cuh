@@ -12,7 +12,7 @@ namespace damoyolo::kernels {
 
 struct NextWeights {
   const unsigned char* from;
-  unsigned bytes, share;  // of all, and of each block until there is no more
+  unsigned bytes, share;  // of all, and of each block until there is no more; few blocks leave the rest
 
   // By `threads` threads of block number `block`.
   __device__ __forceinline__ void prefetch(unsigned block, int thread, int threads) const {
@@ -22,10 +22,11 @@ struct NextWeights {
 };
 
 inline NextWeights next_weights(const Convolution& convolution, unsigned blocks) {
-  constexpr std::size_t kLine = 128, kLeast = 16 * kLine;  // what is less is not worth another block's instructions
+  // Less is not worth another block's instructions. More would be late, and a prefetch takes 16 bits of units.
+  constexpr std::size_t kLine = 128, kLeast = 16 * kLine, kMost = 2048 * kLine;
   const std::size_t lines = (convolution.next_bytes + blocks * kLine - 1) / (blocks * kLine);
   return {static_cast<const unsigned char*>(convolution.next), static_cast<unsigned>(convolution.next_bytes),
-          static_cast<unsigned>(std::max(lines * kLine, kLeast))};
+          static_cast<unsigned>(std::clamp(lines * kLine, kLeast, kMost))};
 }
 
 }  // namespace damoyolo::kernels

@@ -32,7 +32,8 @@ __device__ __forceinline__ void let_successors_start() {
 }
 
 // Has [from, from + bytes) brought to the second-level cache some time, if it is not there; nobody waits for it. Both
-// are multiples of 16. Of the `threads` that come here with the same range, this one is number `thread`.
+// are multiples of 16, and `bytes` is below 1 MiB. Of the `threads` that come here with the same range, this one is
+// number `thread`.
 __device__ __forceinline__ void prefetch_l2(const void* from, unsigned bytes, int thread,
                                             [[maybe_unused]] int threads) {
 #ifndef __CUDACC__

@@ -14,10 +14,10 @@
 namespace damoyolo::kernels {
 namespace {
 
-TEST_CASE("simt: a convolution's blocks fetch all of what is next, and no byte twice") {
+TEST_CASE("simt: a convolution's blocks fetch all of what is next, and no byte twice, but no block a lot") {
   const auto check_fetched = [](const ConvExample& example, auto launch_conv, ConvConfig config) {
     CAPTURE(config.m);
-    for (const std::size_t bytes : {0, 16, 2048, 2064, 100000, 1 << 20}) {
+    for (const std::size_t bytes : {0, 16, 2048, 2064, 100000, 1 << 18}) {
       const DeviceArray<std::byte> next(bytes);
       const DeviceTensor y = example.output();
       Convolution convolution = example.convolution(y);
@@ -36,6 +36,17 @@ TEST_CASE("simt: a convolution's blocks fetch all of what is next, and no byte t
                        [](const ConvConfig& config) { return config.columns == 8; });
   check_fetched(example, launch_conv_sm90, sm90.front());
   check_fetched(example, launch_conv_sm90, sm90.back());
+
+  constexpr std::size_t kMostOfBlock = 256 * 1024;
+  const ConvExample single({.in = {1, 4, 4, 16}, .out_channels = 16});
+  const DeviceArray<std::byte> next(2 * kMostOfBlock);
+  const DeviceTensor y = single.output();
+  Convolution convolution = single.convolution(y);
+  convolution.next = next.data();
+  convolution.next_bytes = 2 * kMostOfBlock;
+  const std::size_t before = simt::prefetched_bytes();
+  launch_conv_sm80(convolution, conv_sm80_configs().front(), {});
+  CHECK(simt::prefetched_bytes() - before == kMostOfBlock);
 }
 
 TEST_CASE("a convolution refuses a next that it could not fetch") {

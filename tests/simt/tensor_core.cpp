@@ -140,8 +140,9 @@ void wait_for_copies(int groups_left) {
 }
 
 void prefetch_l2(const void* from, std::size_t bytes, int thread) {
-  if (reinterpret_cast<std::uintptr_t>(from) % 16 != 0 || bytes % 16 != 0)
-    throw damoyolo::Error("a prefetch is not of whole units of 16 bytes");
+  constexpr std::size_t kTooMany = 1 << 20;  // sizes are 16 bits of units in the machine's instruction
+  if (reinterpret_cast<std::uintptr_t>(from) % 16 != 0 || bytes % 16 != 0 || bytes >= kTooMany)
+    throw damoyolo::Error("a prefetch is not of whole units of 16 bytes, less than 1 MiB of them");
   if (thread != 0) return;
   const auto* const first = static_cast<const volatile unsigned char*>(from);
   for (std::size_t i = 0; i < bytes; ++i) static_cast<void>(first[i]);
