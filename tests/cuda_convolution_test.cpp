@@ -623,6 +623,9 @@ TEST_CASE("libraries are looked for in the toolkit, then in Python environments"
   fs::create_directories(packages / "cudnn/lib");
   fs::create_directories(packages / "cublas/lib");
   fs::create_directories(packages / "cudnn_headers");
+  // As Debian's and Ubuntu's pip does where it installs for all users.
+  const fs::path local = python / "local/lib/python3.11/dist-packages/nvidia/cudnn/lib";
+  fs::create_directories(local);
   fs::create_directories(python / "bin");
   std::ofstream(python / "bin/python3");
   std::map<std::string, std::string> environment = {{"CUDA_HOME", toolkit.string()},
@@ -632,6 +635,7 @@ TEST_CASE("libraries are looked for in the toolkit, then in Python environments"
   CHECK(place(toolkit / "lib64") == 0);
   CHECK(place(packages / "cublas/lib") < std::ssize(folders));
   CHECK(place(packages / "cudnn/lib") == place(packages / "cublas/lib") + 1);
+  CHECK(std::ranges::count(folders, local) == 1);
   for (const fs::path& path : folders) CHECK(fs::is_directory(path));
 
   const auto beside = folders_beside(packages / "cudnn/lib/libcudnn.so.9");

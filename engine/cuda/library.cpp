@@ -223,12 +223,16 @@ std::vector<fs::path> library_folders(const std::function<std::string(const char
     if (!toolkit.empty())
       for (const char* folder : {"lib64", "lib", "targets/x86_64-linux/lib"}) folders.push_back(toolkit / folder);
 
-  // The active environment, the user's, and that of each python3 on the path.
+  // The active environment, the user's, and that of each python3 on the path; under "local", what the pip of Debian and
+  // Ubuntu installs for all users.
   std::vector<fs::path> roots = {environment("VIRTUAL_ENV"), environment("CONDA_PREFIX")};
   if (const std::string home = environment("HOME"); !home.empty()) roots.push_back(fs::path(home) / ".local");
   std::error_code ignored;
   for (const fs::path& folder : split_paths(environment("PATH")))
-    if (fs::exists(folder / "python3", ignored)) roots.push_back(folder.parent_path());
+    if (fs::exists(folder / "python3", ignored)) {
+      roots.push_back(folder.parent_path());
+      roots.push_back(folder.parent_path() / "local");
+    }
   for (const fs::path& root : roots)
     if (!root.empty())
       for (fs::path& folder : package_folders(root)) folders.push_back(std::move(folder));
