@@ -223,8 +223,8 @@ std::vector<fs::path> library_folders(const std::function<std::string(const char
     if (!toolkit.empty())
       for (const char* folder : {"lib64", "lib", "targets/x86_64-linux/lib"}) folders.push_back(toolkit / folder);
 
-  // The active environment, the user's, and that of each python3 on the path; under "local", what the pip of Debian and
-  // Ubuntu installs for all users.
+  // The active environment, the user's, and that of each python3 on the path; under "local", what the pip of Debian
+  // and Ubuntu installs for all users.
   std::vector<fs::path> roots = {environment("VIRTUAL_ENV"), environment("CONDA_PREFIX")};
   if (const std::string home = environment("HOME"); !home.empty()) roots.push_back(fs::path(home) / ".local");
   std::error_code ignored;
