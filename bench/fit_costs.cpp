@@ -8,13 +8,13 @@
 #include <fmt/format.h>
 
 #include <CLI/CLI.hpp>
-#include <cstdio>
 #include <fstream>
 #include <nlohmann/json.hpp>
 #include <string>
 #include <vector>
 
 #include "bench/layers/cost_fit.h"
+#include "bench/program.h"
 #include "engine/core/error.h"
 
 namespace {
@@ -57,15 +57,8 @@ void run(const std::string& path, const std::string& table) {
 
 int main(int argc, char** argv) {
   std::string path, table = "bench/layers/layers.json";
-  CLI::App app("Fits the costs behind the heuristics of our convolutions to measured times");
+  CLI::App app("Fits the costs behind the heuristics of our convolutions to measured times", "fit-costs");
   app.add_option("report", path, "What layer-bench --json wrote")->required();
   app.add_option("--layers", table, "The table it was run with")->capture_default_str();
-  CLI11_PARSE(app, argc, argv);
-  try {
-    run(path, table);
-    return 0;
-  } catch (const std::exception& error) {
-    fmt::print(stderr, "fit-costs: {}\n", error.what());
-    return 1;
-  }
+  return parse_and_run(app, argc, argv, [&] { run(path, table); });
 }

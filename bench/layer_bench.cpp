@@ -23,6 +23,7 @@
 #include "bench/layers/cost_fit.h"
 #include "bench/layers/layer_check.h"
 #include "bench/layers/layer_table.h"
+#include "bench/program.h"
 #include "engine/core/error.h"
 #include "engine/cuda/backend.h"
 #include "engine/cuda/ceilings.h"
@@ -288,7 +289,7 @@ void run(const Options& options) {
 
 int main(int argc, char** argv) {
   Options options;
-  CLI::App app("Times the kernels that compute the layers of DAMO-YOLO");
+  CLI::App app("Times the kernels that compute the layers of DAMO-YOLO", "layer-bench");
   app.add_option("--variants", options.variants, "Whose layers")->delimiter(',')->capture_default_str();
   app.add_option("--batch", options.batches, "Images")
       ->delimiter(',')
@@ -306,12 +307,5 @@ int main(int argc, char** argv) {
   app.add_flag("--warm", options.warm, "The same tensors again and again, in the cache as far as they fit");
   app.add_flag("--overlap", options.overlap, "Let a run of ours begin while the one before it ends");
   app.add_flag("--table", options.table, "Print the layer table, made anew from the variants, and end");
-  CLI11_PARSE(app, argc, argv);
-  try {
-    run(options);
-    return 0;
-  } catch (const std::exception& error) {
-    fmt::print(stderr, "layer-bench: {}\n", error.what());
-    return 1;
-  }
+  return parse_and_run(app, argc, argv, [&] { run(options); });
 }

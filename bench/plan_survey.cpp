@@ -10,7 +10,6 @@
 
 #include <CLI/CLI.hpp>
 #include <algorithm>
-#include <cstdio>
 #include <functional>
 #include <optional>
 #include <string>
@@ -19,6 +18,7 @@
 
 #include "bench/layers/layer_table.h"
 #include "bench/layers/variant_plan.h"
+#include "bench/program.h"
 #include "engine/core/error.h"
 #include "engine/cuda/conv_methods.h"
 #include "engine/cuda/conv_problem.h"
@@ -161,7 +161,7 @@ class Survey {
 
 int main(int argc, char** argv) {
   Options options;
-  CLI::App app("Counts what a GPU would run for DAMO-YOLO, on an H100 that need not be here");
+  CLI::App app("Counts what a GPU would run for DAMO-YOLO, on an H100 that need not be here", "plan-survey");
   app.add_option("--variants", options.variants, "Whose plans")->delimiter(',')->capture_default_str();
   app.add_option("--batch", options.batches, "Images")
       ->delimiter(',')
@@ -171,14 +171,9 @@ int main(int argc, char** argv) {
       ->check(CLI::IsMember({"bf16", "fp16", "fp32"}))
       ->capture_default_str();
   app.add_flag("--each", options.each, "Every convolution and its kernel");
-  CLI11_PARSE(app, argc, argv);
-  try {
+  return parse_and_run(app, argc, argv, [&] {
     Survey survey(options);
     for (const std::string& variant : options.variants)
       for (const int batch : options.batches) survey.run(released_variant(variant), batch);
-    return 0;
-  } catch (const std::exception& error) {
-    fmt::print(stderr, "plan-survey: {}\n", error.what());
-    return 1;
-  }
+  });
 }
