@@ -82,6 +82,7 @@ bench_batches() {  # NAME SECONDS BATCHES OPTION...
   local name=$1 seconds=$2 batches=$3 batch
   shift 3
   bench "$name" "$seconds" "$@" --batch "$batches" && return
+  [ "$(left)" -gt 5 ] || return
   for batch in ${batches//,/ }; do bench "$name-$batch" $((seconds / 2)) "$@" --batch "$batch"; done
 }
 
@@ -117,16 +118,17 @@ peers=()
 for peer in torch onnxruntime; do
   can="import numpy, torch, $peer"
   [ "$peer $device" != 'onnxruntime cuda' ] ||
-    can+='; assert "CUDAExecutionProvider" in onnxruntime.get_available_providers()'
-  if "$python" -c "$can" 2> /dev/null; then
+    can+='; assert "CUDAExecutionProvider" in onnxruntime.get_available_providers(), "it has no CUDA"'
+  if why=$("$python" -c "$can" 2>&1); then
     peers+=("$peer")
   else
-    echo "== $python has no $peer for $device, or no torch or numpy: its cells stay empty until \"pip install torch" \
+    echo "== $python cannot run $peer on $device (${why##*$'\n'}): its cells stay empty until \"pip install torch" \
          "numpy onnx onnxscript onnxruntime\" and bench/run.sh again"
   fi
 done
 if "$python" -c 'import numpy' 2> /dev/null; then
-  compare=$(($(left) - late))
+  # Beyond its own time it may end its last turns; what is cut off then would be lost.
+  compare=$(($(left) - (late > 30 ? late : 30)))
   show=yes step $((compare + 30)) "$folder/compare.json" "$python" bench/compare.py --header "$folder/header.json" \
     --weights "$model" --device "$device" --build "$build" --pictures weights/demo \
     --json "$folder/compare.json" --budget "$compare" \
