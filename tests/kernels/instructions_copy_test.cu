@@ -66,6 +66,15 @@ struct Box {
   }
 };
 
+std::string describe(const Tensor& tensor, const Box& box) {
+  std::ostringstream text;
+  text << "box of " << box.span << " bytes, " << box.size[0] << " columns, " << box.size[1] << " rows and "
+       << box.size[2] << " images, every " << box.step << ", from channel " << box.start.channel << ", column "
+       << box.start.column << ", row " << box.start.row << ", image " << box.start.image << " of [" << tensor.n << ", "
+       << tensor.h << ", " << tensor.w << ", " << tensor.c << " of " << tensor.width << "]";
+  return text.str();
+}
+
 constexpr int kBehind = 512;  // elements behind a box that a copy must leave alone
 
 struct LoadBox {
@@ -92,7 +101,7 @@ struct LoadBox {
 
 void check_load(const Tensor& tensor, const Box& box, bool prefetch = false) {
   if (!can_run(90)) return;
-  CAPTURE(box.span);
+  INFO(describe(tensor, box));
   const DeviceArray<std::uint16_t> data(tensor.numbered());
   const auto count = static_cast<std::size_t>(box.elements() + kBehind);
   const DeviceArray<std::uint16_t> out(kBlocks * count);
@@ -138,10 +147,11 @@ KERNEL_TEST_CASE("instructions: a bulk tensor copy brings channels of a wider bu
 KERNEL_TEST_CASE("instructions: a bulk tensor copy takes every other pixel") {
   for (const int span : {32, 64, 128}) check_load(kImages, {.span = span, .size = {4, 3, 1}, .step = 2});
 }
-KERNEL_TEST_CASE("instructions: every other pixel from an odd one on, to behind the tensor's end") {
+KERNEL_TEST_CASE(
+    "instructions: a bulk tensor copy takes every other pixel from an odd one on, to behind the tensor's end") {
   check_load(kImages, {.size = {8, 4, 1}, .start = {0, 1, 3, 1}, .step = 2});
 }
-KERNEL_TEST_CASE("instructions: every other pixel from a negative one on") {
+KERNEL_TEST_CASE("instructions: a bulk tensor copy takes every other pixel from a negative one on") {
   for (const int span : {32, 64, 128})
     check_load(kImages, {.span = span, .size = {8, 4, 1}, .start = {0, -1, -1, 0}, .step = 2});
 }
@@ -211,7 +221,7 @@ struct StoreBox {
 // Every block stores the same.
 void check_store(const Tensor& tensor, const Box& box) {
   if (!can_run(90)) return;
-  CAPTURE(box.span);
+  INFO(describe(tensor, box));
   std::vector<std::uint16_t> image(static_cast<std::size_t>(box.elements())), want = tensor.numbered();
   box.for_each_element([&](std::size_t i, const Place& at) {
     image[i] = static_cast<std::uint16_t>(40000 + i);
