@@ -10,7 +10,7 @@ __device__ __forceinline__ void cluster_barrier() {
   cluster_wait();
 }
 
-// Blocks count, and say how many had counted when they passed the cluster's barrier.
+// Threads count, and each block says how many of its cluster had counted when it passed the cluster's barrier.
 struct MeetInCluster {
   static constexpr int kCapability = 90, kThreads = 64;
   int size;
