@@ -1,7 +1,7 @@
 // The test program. Beside doctest's own messages it prints one line per test case in the Test Anything Protocol
 // (https://testanything.org), and the plan at the end, from which tests/run.sh counts and by which it sees a crash.
-// The line of a case that fails names its first failure, with what INFO and CAPTURE held then: the line may be all
-// that is left of a long output.
+// The line of a case that fails names its first failure, or the exception or signal that ended it, with what INFO and
+// CAPTURE held then: the line may be all that is left of a long output.
 //
 // With $TEST_CASE_SECONDS a test case may take that long and no longer, and the first that fails ends the program:
 // after a fault on a GPU everything else fails, too. tests/cases.sh goes on behind it in a new process.
@@ -64,10 +64,8 @@ class TapListener : public doctest::IReporter {
 
   // What ended the case says more than what failed before it.
   void test_case_exception(const doctest::TestCaseException& exception) override {
-    if (exception.is_crash) {
-      crashed_ = true;
-      cause_.clear();
-    }
+    crashed_ = crashed_ || exception.is_crash;
+    cause_.clear();
     failed(out_of_time ? "no end within " + std::to_string(seconds_) + " s" : exception.error_string.c_str());
   }
 

@@ -26,6 +26,7 @@ TEST_CASE("throws") {
   const int layer = 3, tile = 4;
   CAPTURE(layer);
   CAPTURE(tile);
+  CHECK(layer == 4);
   throw std::runtime_error("an illegal\ninstruction");
 }
 

@@ -2,11 +2,16 @@
 #pragma once
 
 #include <algorithm>
+#include <map>
 #include <span>
+#include <sstream>
 #include <string>
+#include <vector>
 
 #include "kernels/conv.h"
+#include "tests/conv_tiles.h"
 #include "tests/kernels/device_tensor.h"
+#include "tests/wrong_elements.h"
 
 namespace damoyolo::kernels {
 
@@ -18,15 +23,6 @@ struct ConvUnderTest {
   void (*launch)(const Convolution&, const ConvConfig&, Stream);
   int max_split;
 };
-
-// 10 · major + minor of the device the tests run on.
-inline int compute_capability() {
-  int device = 0, major = 0, minor = 0;
-  check(cudaGetDevice(&device), "test");
-  check(cudaDeviceGetAttribute(&major, cudaDevAttrComputeCapabilityMajor, device), "test");
-  check(cudaDeviceGetAttribute(&minor, cudaDevAttrComputeCapabilityMinor, device), "test");
-  return 10 * major + minor;
-}
 
 struct ConvCase {
   enum class Residual { None, Same, Half };
@@ -127,6 +123,33 @@ inline const ConvCase kConvCases[] = {
      .split = kMaxConvSplit},
 };
 
+// "3x3 stride 2 of 1x8x12x24 to 20 channels, bf16 to f32, bias, silu, half residual first, in 0+c+0 8+c+4 3+c+2": all
+// of a case but its split; behind it, where the channels of the three tensors lie.
+inline std::string describe(const ConvCase& test) {
+  const auto& [n, h, w, c] = test.in;
+  std::ostringstream text;
+  text << test.kernel << "x" << test.kernel << " stride " << test.stride << " of " << n << "x" << h << "x" << w << "x"
+       << c << " to " << test.out_channels << " channels, " << name_of(test.type) << " to " << name_of(test.out_type)
+       << (test.bias ? ", bias" : "") << (test.act == Activation::Relu ? ", relu" : "")
+       << (test.act == Activation::Silu ? ", silu" : "");
+  if (test.residual != ConvCase::Residual::None)
+    text << (test.residual == ConvCase::Residual::Half ? ", half" : ", same") << " residual "
+         << (test.residual_first ? "first" : "last");
+  text << ", in";
+  for (const auto& [before, after] : {test.x_place, test.y_place, test.residual_place})
+    text << " " << before << "+c+" << after;
+  return text.str();
+}
+
+// "128x64x64, 4 stages, 16 columns, split 2, three taps, shared"
+inline std::string describe(const ConvConfig& config) {
+  std::ostringstream text;
+  text << config.m << "x" << config.n << "x" << config.k << ", " << config.stages << " stages, " << config.columns
+       << " columns, split " << config.split << (config.taps == 3 ? ", three taps" : "")
+       << (config.sharing == 2 ? ", shared" : "");
+  return text.str();
+}
+
 // A case on the device, with what is to come out.
 class ConvExample {
  public:
@@ -137,9 +160,8 @@ class ConvExample {
         weights_(decode(encode(random_values(weight_count(test), 4, 0.5f), test.type), test.type)),
         bias_(random_values(static_cast<std::size_t>(test.out_channels), 5)),
         device_weights_(encode(weights_, test.type)),
-        device_bias_(bias_) {
-    compute();
-  }
+        device_bias_(bias_),
+        expected_(known_or_computed()) {}
 
   // Without the memory for a split.
   Convolution convolution(const DeviceTensor& y) const {
@@ -156,35 +178,32 @@ class ConvExample {
 
   DeviceTensor output() const { return {test_.out_type, test_.out(), test_.y_place, 2}; }
 
-  // The configuration with the case's split. Where blocks share sums, a second run must give the same bytes. Of a
-  // wrong result the first wrong element is shown, and the next configuration has its turn.
+  // The configuration, and the case.
+  std::string describe(const ConvConfig& config) const {
+    return kernels::describe(config) + ": " + kernels::describe(test_);
+  }
+
+  // The configuration with the case's split. Where blocks share sums, a second run must give the same bytes.
   void check(const ConvUnderTest& kernel, ConvConfig config) const {
     config.split = std::min(test_.split, kernel.max_split);
-    CAPTURE(describe(config));
+    const std::string what = describe(config);
+    CAPTURE(what);
     const DeviceTensor y = output();
     const std::vector<float> got = run(kernel, config, y);
-    for (std::size_t i = 0; i < want_.size(); ++i) {
-      if (std::abs(got[i] - want_[i]) <= bounds_[i]) continue;
-      FAIL_CHECK("element ", i, ": ", got[i], ", expected ", want_[i]);
-      break;
-    }
+    const std::string wrong =
+        describe_wrong({y.view().h, y.view().w, y.view().c}, got, expected_.values, expected_.bounds, y.initial());
+    if (!wrong.empty()) FAIL_CHECK(wrong);
     CHECK(y.others_untouched());
     if (config.split == 1) return;
     const DeviceTensor again = output();
     CHECK(run(kernel, config, again) == got);
   }
 
-  std::string describe(const ConvConfig& config) const {
-    const auto& [n, h, w, c] = test_.in;
-    std::string text;
-    for (const int number : {n, h, w, c, test_.out_channels, test_.kernel, test_.stride, config.m, config.n, config.k,
-                             config.stages, config.columns, config.split, config.taps, config.sharing})
-      text += (text.empty() ? "n h w c out kernel stride / m n k stages columns split taps sharing: " : " ") +
-              std::to_string(number);
-    return text;
-  }
-
  private:
+  struct Expected {
+    std::vector<double> values, bounds;
+  };
+
   static Size residual_size(const ConvCase& test) {
     const auto [n, h, w, c] = test.out();
     return test.residual == ConvCase::Residual::Half ? Size{n, h / 2, w / 2, c} : Size{n, h, w, c};
@@ -208,7 +227,16 @@ class ConvExample {
     return y.values();
   }
 
-  void compute() {
+  // Every tile is given the same cases, and each is computed once.
+  const Expected& known_or_computed() const {
+    static std::map<std::string, Expected> known;
+    const auto [at, is_new] = known.try_emplace(kernels::describe(test_));
+    if (is_new) at->second = compute();
+    return at->second;
+  }
+
+  Expected compute() const {
+    Expected expected;
     const auto& [n, h, w, c] = test_.in;
     const Size out = test_.out();
     const int k = test_.kernel, s = test_.stride, shift = test_.residual == ConvCase::Residual::Half ? 1 : 0;
@@ -234,9 +262,10 @@ class ConvExample {
             if (test_.residual != ConvCase::Residual::None) add = residual[source * out.c + channel];
             const double want = test_.residual_first ? reference_activation(sum + add, test_.act)
                                                      : reference_activation(sum, test_.act) + add;
-            want_.push_back(want);
-            bounds_.push_back(rounding_bound(test_.out_type, want, terms + 2));
+            expected.values.push_back(want);
+            expected.bounds.push_back(rounding_bound(test_.out_type, want, terms + 2));
           }
+    return expected;
   }
 
   ConvCase test_;
@@ -244,7 +273,26 @@ class ConvExample {
   std::vector<float> weights_, bias_;
   DeviceArray<std::byte> device_weights_;
   DeviceArray<float> device_bias_;
-  std::vector<double> want_, bounds_;
+  const Expected& expected_;
 };
+
+// Every case that `takes` picks, by those of the tile's configurations that fit it, in turn.
+template <typename Takes>
+void check_cases(const ConvUnderTest& kernel, const ConvTile& tile, int sharing, Takes takes) {
+  std::size_t turn = tile.number;
+  for (const ConvCase& test : kConvCases) {
+    if (!takes(test)) continue;
+    const ConvExample example(test);
+    const DeviceTensor y = example.output();
+    std::vector<ConvConfig> fitting;
+    for (const ConvConfig& config : tile.configs)
+      if (kernel.fits(example.convolution(y), config)) fitting.push_back(config);
+    if (fitting.empty()) continue;
+    ConvConfig config = fitting[turn++ % fitting.size()];
+    config.sharing = sharing;
+    example.check(kernel, config);
+  }
+  CHECK(turn > tile.number);
+}
 
 }  // namespace damoyolo::kernels

@@ -1,5 +1,6 @@
 #include "kernels/conv_sm80.h"
 
+#include "tests/case_for_each.h"
 #include "tests/kernels/conv_fixture.h"
 
 namespace damoyolo::kernels {
@@ -7,12 +8,16 @@ namespace {
 
 constexpr ConvUnderTest kKernel{conv_sm80_configs, conv_sm80_fits, conv_sm80_memory, launch_conv_sm80, kMaxConvSplit};
 
-KERNEL_TEST_CASE("conv_sm80: every configuration gives every case's sums") {
-  if (compute_capability() < 80) return test::skip("needs compute capability 8.0");
-  for (const ConvCase& conv_case : kConvCases) {
-    const ConvExample example(conv_case);
-    for (const ConvConfig& config : conv_sm80_configs()) example.check(kKernel, config);
-  }
+const std::vector<ConvTile> kTiles = conv_tiles(conv_sm80_configs());
+
+TEST_CASE_FOR_EACH(const ConvTile& tile, kTiles, "conv_sm80 " + tile.name() + ": every case's sums") {
+  if (!can_run(80)) return;
+  check_cases(kKernel, tile, 1, [](const ConvCase& test) { return test.split == 1; });
+}
+
+TEST_CASE_FOR_EACH(const ConvTile& tile, kTiles, "conv_sm80 " + tile.name() + ": sums that blocks share") {
+  if (!can_run(80)) return;
+  check_cases(kKernel, tile, 1, [](const ConvCase& test) { return test.split > 1; });
 }
 
 KERNEL_TEST_CASE("conv_sm80 takes what its kernels are compiled for") {

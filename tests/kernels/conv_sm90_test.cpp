@@ -1,5 +1,6 @@
 #include "kernels/conv_sm90.h"
 
+#include "tests/case_for_each.h"
 #include "tests/kernels/conv_fixture.h"
 
 namespace damoyolo::kernels {
@@ -8,50 +9,32 @@ namespace {
 constexpr ConvUnderTest kKernel{conv_sm90_configs, conv_sm90_fits, conv_sm90_memory, launch_conv_sm90,
                                 kMaxConvSm90Split};
 
-// The configurations that fit, in groups that differ in their columns alone.
-std::vector<std::vector<ConvConfig>> fitting_tiles(const Convolution& convolution) {
-  std::vector<std::vector<ConvConfig>> tiles;
-  for (const ConvConfig& config : conv_sm90_configs()) {
-    if (!conv_sm90_fits(convolution, config)) continue;
-    ConvConfig like = tiles.empty() ? ConvConfig{} : tiles.back().front();
-    like.columns = config.columns;
-    if (tiles.empty() || like != config) tiles.emplace_back();
-    tiles.back().push_back(config);
-  }
-  return tiles;
+const std::vector<ConvTile> kTiles = conv_tiles(conv_sm90_configs());
+
+TEST_CASE_FOR_EACH(const ConvTile& tile, kTiles, "conv_sm90 " + tile.name() + ": every case's sums") {
+  if (!can_run(90)) return;
+  check_cases(kKernel, tile, 1, [](const ConvCase& test) { return test.split == 1; });
 }
 
-// The kernel is not compiled for other devices.
-bool can_run() {
-  if (compute_capability() == 90) return true;
-  test::skip("needs compute capability 9.0");
-  return false;
+TEST_CASE_FOR_EACH(const ConvTile& tile, kTiles, "conv_sm90 " + tile.name() + ": weights that two blocks share") {
+  if (!can_run(90)) return;
+  std::size_t turn = tile.number;
+  check_cases(kKernel, tile, 2, [&](const ConvCase& test) { return test.split == 1 && turn++ % 2 == 0; });
 }
 
-// The rectangles take turns, and pairs of blocks that share weights with single ones.
-KERNEL_TEST_CASE("conv_sm90: every tile gives every case's sums") {
-  if (!can_run()) return;
-  std::size_t turn = 0;
-  for (const ConvCase& test : kConvCases) {
-    const ConvExample example(test);
-    const DeviceTensor y = example.output();
-    for (const auto& rectangles : fitting_tiles(example.convolution(y))) {
-      ConvConfig config = rectangles[turn++ % rectangles.size()];
-      if (test.split == 1) config.sharing = 1 + static_cast<int>(turn / 2 % 2);
-      example.check(kKernel, config);
-    }
-  }
+TEST_CASE_FOR_EACH(const ConvTile& tile, kTiles, "conv_sm90 " + tile.name() + ": sums that a cluster shares") {
+  if (!can_run(90)) return;
+  check_cases(kKernel, tile, 1, [](const ConvCase& test) { return test.split > 1; });
 }
 
 // Pixels of a tile that are no rectangle's, rows cut off at the image's end, and images of one column.
 KERNEL_TEST_CASE("conv_sm90: rectangles cover images of every width") {
-  if (!can_run()) return;
+  if (!can_run(90)) return;
   for (const int width : {1, 7, 8, 21})
     for (const int stride : {1, 2}) {
       const ConvExample example({.in = {2, 11, width, 8}, .out_channels = 8, .stride = stride});
-      const DeviceTensor y = example.output();
-      const auto tiles = fitting_tiles(example.convolution(y));
-      for (const ConvConfig& config : tiles.front()) example.check(kKernel, config);
+      for (const ConvConfig& config : kTiles.front().configs)
+        if (config.columns > 0) example.check(kKernel, config);
     }
 }
 
