@@ -13,6 +13,7 @@
 #   $(BUILD)/fit-costs         fits what ranks our convolutions to those times
 #   $(BUILD)/plan-survey       counts what a GPU would run, without one
 #   gpu-programs, gpu-check    builds, and runs, every test that needs a GPU
+#   gpu-sanitize               all tests of kernels on the GPU under compute-sanitizer
 #   gpu-bundle                 those programs for a GPU machine that has a clone but can build nothing
 #
 # Without nvcc, or with CPU_ONLY=1, the library has no CUDA backend, and only the host's tests can be built.
@@ -122,8 +123,8 @@ $(BUILD)/faulty/libcudnn.so.9: tests/faulty/cudnn_of_cuda_99.c
 
 bench: $(BUILD)/layer-bench $(BUILD)/fit-costs $(BUILD)/plan-survey
 $(BUILD)/layer-bench: $(call objects,bench/layer_bench.cpp) $(LAYER_OBJECTS) $(BUILD)/libdamoyolo.a
-$(BUILD)/plan-survey: $(call objects,bench/plan_survey.cpp) $(LAYER_OBJECTS) $(BUILD)/libdamoyolo.a
 $(BUILD)/fit-costs: $(call objects,bench/fit_costs.cpp) $(LAYER_OBJECTS) $(BUILD)/libdamoyolo.a
+$(BUILD)/plan-survey: $(call objects,bench/plan_survey.cpp) $(LAYER_OBJECTS) $(BUILD)/libdamoyolo.a
 $(BUILD)/layer-bench $(BUILD)/fit-costs $(BUILD)/plan-survey:
 	$(CXX) $(LDFLAGS) -o $@ $^ $(LDLIBS)
 $(call objects,$(patsubst %,bench/%.cpp,layer_bench fit_costs plan_survey)) $(LAYER_OBJECTS): \
@@ -166,24 +167,38 @@ GPU_PROGRAMS := $(addprefix $(BUILD)/,damoyolo kernel_tests_gpu network_tests cu
                            golden-checkpoint)
 gpu-programs: $(GPU_PROGRAMS)
 
-# What is cheapest and what the rest builds upon comes first. Each case may take the seconds behind tests/cases.sh, all
-# together GPU_CHECK_SECONDS; then the table comes. It fails where there is no GPU, though every case is then skipped.
+# What is cheapest and what the rest builds upon comes first: single instructions, kernels, layers, networks; at last,
+# some of it again under compute-sanitizer. Behind tests/cases.sh stand the seconds of a case and of a row, so that
+# kernels that hang take no other row's turn; all rows together may take GPU_CHECK_SECONDS. Then the table comes. It
+# fails where there is no GPU, though every case is then skipped.
 GPU_CHECK_SECONDS ?= 540
+ON_GPU := export CUDA_HOME=$(CUDA_HOME) TESTS_END=$$(($$(date +%s) + $(GPU_CHECK_SECONDS)));
+# Of each kind of tile one: with few and many sums for each thread, of 8.0 and of 9.0, and of three taps.
+SANITIZED_TILES := *sm80 128x128x32:*,*sm80 32x32x64:*,*sm90 64x64x64:*,*sm90 128x128x64:*,*sm90 256x128x32*
 gpu-check:
-	@export TESTS_END=$$(($$(date +%s) + $(GPU_CHECK_SECONDS))); \
+	@$(ON_GPU) \
 	timeout -k 5 30 $(BUILD)/damoyolo doctor --device cuda; gpu=$$?; \
-	tests/run.sh "tests/cases.sh 20 $(BUILD)/kernel_tests_gpu -sfe='*conv_sm*'" \
-	  "tests/cases.sh 30 $(BUILD)/kernel_tests_gpu -sf='*conv_sm80*'" \
-	  "tests/cases.sh 30 $(BUILD)/kernel_tests_gpu -sf='*conv_sm90*'" \
-	  "tests/cases.sh 120 $(BUILD)/cuda_tests -tc='gpu:*' -tce='*own*'" \
-	  "tests/cases.sh 90 $(BUILD)/cuda_tests -tc='gpu:*own*'" \
-	  "tests/cases.sh 90 $(BUILD)/network_tests -tc='gpu:*' -sf='*golden*'" \
-	  "tests/cases.sh 90 $(BUILD)/network_tests -tc='gpu:*' -sfe='*golden*'" \
-	  $(if $(shell command -v compute-sanitizer),$(foreach tool,memcheck racecheck, \
-	    'tests/cases.sh 120 compute-sanitizer --tool $(tool) --error-exitcode 9 $(BUILD)/kernel_tests_gpu')); \
+	tests/run.sh "tests/cases.sh 6/90 $(BUILD)/kernel_tests_gpu -tc='instructions:*'" \
+	  "tests/cases.sh 10/60 $(BUILD)/kernel_tests_gpu -tce='instructions:*' -sfe='*conv_sm*'" \
+	  "tests/cases.sh 10/60 $(BUILD)/kernel_tests_gpu -sf='*conv_sm80*'" \
+	  "tests/cases.sh 10/100 $(BUILD)/kernel_tests_gpu -sf='*conv_sm90*'" \
+	  "tests/cases.sh 60/120 $(BUILD)/cuda_tests -tc='gpu:*' -tce='*own*'" \
+	  "tests/cases.sh 30/120 $(BUILD)/cuda_tests -tc='gpu:*own*'" \
+	  "tests/cases.sh 40/120 $(BUILD)/network_tests -tc='gpu:*' -sf='*golden*'" \
+	  "tests/cases.sh 60/120 $(BUILD)/network_tests -tc='gpu:*' -sfe='*golden*'" \
+	  $(foreach tool,memcheck racecheck, \
+	    "tests/sanitized.sh $(tool) 60/60 $(BUILD)/kernel_tests_gpu -sfe='*conv_sm*'" \
+	    "tests/sanitized.sh $(tool) 60/60 $(BUILD)/kernel_tests_gpu -tc='$(SANITIZED_TILES)'"); \
 	passed=$$?; \
 	[ $$gpu -eq 0 ] || echo 'gpu-check: failed, nothing was checked on a GPU: see what "doctor" says above' >&2; \
 	[ $$gpu -eq 0 ] && [ $$passed -eq 0 ]
+
+# All tests of kernels under compute-sanitizer, in no more than the same time; "SANITIZERS=racecheck" for one tool.
+SANITIZERS ?= memcheck racecheck synccheck
+.PHONY: gpu-sanitize
+gpu-sanitize:
+	@$(ON_GPU) \
+	tests/run.sh $(foreach tool,$(SANITIZERS),"tests/sanitized.sh $(tool) 120 $(BUILD)/kernel_tests_gpu")
 
 # $(BUILD)/gpu.tar.xz: unpacked in build/ there, it makes "make gpu-check BUILD=build/gpu" run.
 .PHONY: gpu-bundle
