@@ -6,7 +6,7 @@
 # Each command prints lines of the Test Anything Protocol among others: "ok N - NAME", "not ok N - NAME",
 # "ok N - NAME # SKIP REASON", and at its end the plan "1..COUNT". A command that ends with a failure it did not report
 # or without its plan (a crash, a sanitizer's abort) counts as one failed test. All output is shown. At the end, in no
-# more than about 12 000 characters when up to a hundred tests failed, comes what failed, a table with a row for each
+# more than about 12 000 characters when up to 150 tests failed, comes what failed, a table with a row for each
 # command, and as the last line "N passed, N failed, N skipped"; the exit status is 1 when something failed or nothing
 # ran.
 set -u
@@ -52,7 +52,7 @@ fi
 if [ "$failed" -gt 0 ]; then
   echo 'Failed:'
   width=$((9000 / failed))
-  names < "$folder/failed" | cut -c "1-$((width < 80 ? 80 : width > 500 ? 500 : width))"
+  names < "$folder/failed" | cut -c "1-$((width < 60 ? 60 : width > 500 ? 500 : width))"
 fi
 printf '\n%7s %7s %8s %8s\n' passed failed skipped seconds
 while read -r passes failures skips seconds command; do
