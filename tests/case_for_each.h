@@ -1,4 +1,4 @@
-// One test case for each of some values: on a GPU a fault costs the case that runs everything behind it.
+// One test case for each of some values, so that a fault on a GPU costs one of them and not all behind it.
 #pragma once
 
 #include <doctest/doctest.h>

@@ -123,7 +123,7 @@ inline const ConvCase kConvCases[] = {
      .split = kMaxConvSplit},
 };
 
-// "3x3 stride 2 of 1x8x12x24 to 20 channels, bf16 to f32, bias, silu, half residual first, in 0+c+0 8+c+4 3+c+2": all
+// "3x3 stride 2 of 1x8x12x24 to 20 channels, BF16 to F32, bias, silu, half residual first, in 0+c+0 8+c+4 3+c+2": all
 // of a case but its split; behind it, where the channels of the three tensors lie.
 inline std::string describe(const ConvCase& test) {
   const auto& [n, h, w, c] = test.in;
