@@ -390,8 +390,10 @@ class CudaBackend : public Backend {
     std::memcpy(pixels, images.data(), images.size());
     std::memset(pixels + images.size(), 0, network.input().size() - images.size());
     run(slot, network);
+    slot.count = count;
     runtime_.synchronize(slot.done.get());
 
+    slot.count = 0;
     const auto classes = static_cast<std::size_t>(output.classes);
     const std::size_t anchors =
         network.output().size() / sizeof(float) / (classes + 4) / static_cast<std::size_t>(bucket);
@@ -408,7 +410,7 @@ class CudaBackend : public Backend {
     for (Slot& slot : slots_) busy |= std::exchange(slot.count, 0) > 0;
     if (!busy) return;
     runtime_.synchronize(copy_stream_.get());
-    runtime_.synchronize(streams_[0].get());
+    for (const auto& stream : streams_) runtime_.synchronize(stream.get());
   }
 
   // `count` images did not fit: gives back what is kept for other batches, and the second time goes on with half as

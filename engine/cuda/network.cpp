@@ -112,7 +112,7 @@ Network::Network(Runtime& runtime, std::span<const StreamHandle> streams, Graph 
 Network::~Network() {
   try {
     runtime_.make_current();
-    runtime_.synchronize(streams_[0]);
+    for (const StreamHandle stream : streams_) runtime_.synchronize(stream);  // a run that failed joined none
   } catch (const Error&) {  // the work has failed, and nothing uses the memory any more
   }
 }

@@ -9,6 +9,7 @@
 #include <cstring>
 #include <fstream>
 #include <memory>
+#include <set>
 #include <thread>
 #include <utility>
 
@@ -331,6 +332,20 @@ TEST_CASE("cuda backend: a batch that was begun and did not fit is waited for") 
   const auto waited = std::ranges::find_if(calls, is(RecordedCall::Kind::Synchronize));
   CHECK(std::count_if(calls.begin(), waited, is(RecordedCall::Kind::Copy)) == 2);
   CHECK(std::count_if(waited, calls.end(), is(RecordedCall::Kind::Copy)) == 2);
+  // What other streams have of it, too.
+  const auto streams_waited_for = [&] {
+    std::set<StreamHandle> streams;
+    for (const RecordedCall& call : calls)
+      if (call.kind == RecordedCall::Kind::Synchronize && call.stream != nullptr) streams.insert(call.stream);
+    return streams;
+  };
+  CHECK(streams_waited_for().size() == kMaxStreams + 1);
+
+  device.runtime->calls.clear();
+  left = 20;
+  const auto [height, width] = std::pair(small_model().model().input_height, small_model().model().input_width);
+  device.backend->forward(std::vector<std::uint8_t>(static_cast<std::size_t>(height * width * 3)), 1, height, width);
+  CHECK(streams_waited_for().size() == kMaxStreams + 1);
 }
 
 TEST_CASE("cuda backend: it ends on any thread, and its libraries before the streams that they were given") {
