@@ -247,6 +247,7 @@ class CudaBackend : public Backend {
     options.allow_tf32 = options_.allow_tf32;
     options.capture = options_.mode != Mode::Default;
     options.overlap = options_.overlap && environment_.overlap;
+    options.fetch_ahead = options_.overlap;
     options.max_candidates = environment_.max_candidates;
     return options;
   }
@@ -389,11 +390,11 @@ class CudaBackend : public Backend {
     std::byte* const pixels = slot.input.at_least(runtime_, network.input().size());
     std::memcpy(pixels, images.data(), images.size());
     std::memset(pixels + images.size(), 0, network.input().size() - images.size());
-    run(slot, network);
     slot.count = count;
+    run(slot, network);
     runtime_.synchronize(slot.done.get());
-
     slot.count = 0;
+
     const auto classes = static_cast<std::size_t>(output.classes);
     const std::size_t anchors =
         network.output().size() / sizeof(float) / (classes + 4) / static_cast<std::size_t>(bucket);

@@ -144,7 +144,7 @@ void Network::enqueue_step(std::size_t position, kernels::Stream stream) {
     }
     case StepKind::Conv: {
       ConvPointers pointers = pointers_of(step);
-      if (stream.overlap) pointers.next = weights_after(position);
+      if (options_.fetch_ahead) pointers.next = weights_after(position);
       convolutions_[position]->run(pointers, stream);
       break;
     }

@@ -48,10 +48,9 @@ struct NetworkOptions {
   Task task = Task::Detect;
   PlanOptions plan;
   bool allow_tf32 = false;
-  bool capture = false;  // replay one graph instead of launching step by step
-  // Kernels may start before the ones before them have ended, and convolutions that do fetch the weights of the next;
-  // compute capability 9.0.
-  bool overlap = false;
+  bool capture = false;      // replay one graph instead of launching step by step
+  bool overlap = false;      // kernels may start before the ones before them have ended; compute capability 9.0
+  bool fetch_ahead = false;  // convolutions bring the weights of the next to the second-level cache
   int max_candidates = kernels::kMaxCandidates;  // per image
 };
 

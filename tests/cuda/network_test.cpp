@@ -128,11 +128,10 @@ TEST_CASE("cuda network: bf16 stays near fp32, and a captured graph gives the sa
   CHECK(test.runtime.allocations == allocations);
 }
 
-TEST_CASE("cuda network: a convolution that overlaps is given the weights of the next one") {
+TEST_CASE("cuda network: each convolution is given the weights of the next one to fetch") {
   struct Given {
     int kernel;
     DeviceBytes next;
-    bool overlap;
   };
   std::vector<Given> given;
   // Its weights are as many bytes as there are kernels before it.
@@ -144,7 +143,7 @@ TEST_CASE("cuda network: a convolution that overlaps is given the weights of the
     std::size_t workspace_bytes() const override { return kernel_->workspace_bytes(); }
     DeviceBytes weights() const override { return {this, static_cast<std::size_t>(number_)}; }
     void run(const ConvPointers& pointers, kernels::Stream stream) override {
-      given_.push_back({number_, pointers.next, stream.overlap});
+      given_.push_back({number_, pointers.next});
       kernel_->run(pointers, stream);
     }
 
@@ -154,22 +153,21 @@ TEST_CASE("cuda network: a convolution that overlaps is given the weights of the
     std::vector<Given>& given_;
   };
   Case test(released_variant("T"));
-  for (const bool overlap : {false, true}) {
+  for (const bool fetch : {false, true}) {
     int count = 0;
-    NetworkOptions overlapping = options(Task::Forward, DType::BF16);
-    overlapping.overlap = overlap;
+    NetworkOptions fetching = options(Task::Forward, DType::BF16);
+    fetching.fetch_ahead = fetch;
     Network network(
         test.runtime, test.streams, test.graph, test.head, test.weights.lookup(),
         [&](const std::string& node, const ConvProblem& problem, const ConvWeights& weights) {
           return std::make_unique<Numbered>(count++, on_host(node, problem, weights), given);
         },
-        overlapping);
+        fetching);
     given.clear();
     test.forward(network);
     REQUIRE(std::ssize(given) == count);
-    CHECK(std::ranges::count(given, true, &Given::overlap) > (overlap ? count / 2 : -1));
     for (const Given& one : given) {
-      const bool fetches = one.overlap && one.kernel + 1 < count;
+      const bool fetches = fetch && one.kernel + 1 < count;
       CHECK((one.next.data != nullptr) == fetches);
       CHECK(one.next.size == static_cast<std::size_t>(fetches ? one.kernel + 1 : 0));
     }
