@@ -1,6 +1,7 @@
 #include "engine/cuda/kernel_choice.h"
 
 #include <algorithm>
+#include <exception>
 #include <utility>
 
 #include "engine/core/error.h"
@@ -41,8 +42,13 @@ std::vector<ConvCandidate> candidates_for(const std::string& node, const Candida
 std::unique_ptr<ConvKernel> predicted_best(const std::string& node, const std::vector<ConvCandidate>& candidates,
                                            const ConvWeights& weights) {
   std::string reason;
-  for (const ConvCandidate& candidate : candidates)
-    if (auto kernel = make_if_possible(candidate, weights, reason)) return kernel;
+  std::exception_ptr no_memory;
+  for (const ConvCandidate& candidate : candidates) try {
+      if (auto kernel = make_if_possible(candidate, weights, reason)) return kernel;
+    } catch (const OutOfDeviceMemory&) {  // of a library for itself, perhaps: others may need less
+      no_memory = std::current_exception();
+    }
+  if (no_memory) std::rethrow_exception(no_memory);
   none_works(node, reason);
 }
 

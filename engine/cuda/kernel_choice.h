@@ -35,7 +35,8 @@ auto remembered(Source source) {
 std::vector<ConvCandidate> candidates_for(const std::string& node, const CandidateSource& source,
                                           const ConvProblem& problem);
 
-// The best one by prediction that can be made here. Throws Error naming the node when none can.
+// The best one by prediction that can be made here. When none can, throws Error naming the node, or OutOfDeviceMemory
+// where memory is what was missing.
 std::unique_ptr<ConvKernel> predicted_best(const std::string& node, const std::vector<ConvCandidate>& candidates,
                                            const ConvWeights& weights);
 
