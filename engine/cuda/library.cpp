@@ -134,6 +134,15 @@ std::unique_ptr<Library> set_up_library(const char* name, const OpenedLibrary& o
   }
 }
 
+// A handle, while no stream is captured.
+template <typename Handle, typename Create>
+Handle made(const Create& create) {
+  const std::scoped_lock lock(capture_mutex());
+  Handle handle{};
+  create(&handle);
+  return handle;
+}
+
 #define DAMOYOLO_RESOLVE(function) resolve(opened, #function, functions.function);
 
 // on_device: with a handle on the current device.
@@ -144,7 +153,9 @@ std::unique_ptr<CublasLt> open_cublaslt(const OpenedLibrary& opened, std::vector
     DAMOYOLO_CUBLASLT_FUNCTIONS(DAMOYOLO_RESOLVE)
     const std::size_t version = functions.cublasLtGetVersion();
     if (version < 120000) throw Error("{} is version {}, where 12.0 or later is needed", opened.path, version);
-    if (on_device) check(functions, functions.cublasLtCreate(&cublaslt.handle), "cublasLtCreate");
+    if (on_device)
+      cublaslt.handle = made<cublasLtHandle_t>(
+          [&](cublasLtHandle_t* handle) { check(functions, functions.cublasLtCreate(handle), "cublasLtCreate"); });
     return version;
   });
 }
@@ -160,7 +171,9 @@ std::unique_ptr<Cudnn> open_cudnn(const OpenedLibrary& opened, const std::string
       throw Error("{} is version {}, where {}.x is needed", opened.path, version, CUDNN_MAJOR);
     if (!dlopen(cublaslt.c_str(), RTLD_NOW | RTLD_LOCAL))
       throw Error("{} calls {}, which was not found", opened.path, cublaslt);
-    if (on_device) check(functions, functions.cudnnCreate(&cudnn.handle), "cudnnCreate");
+    if (on_device)
+      cudnn.handle = made<cudnnHandle_t>(
+          [&](cudnnHandle_t* handle) { check(functions, functions.cudnnCreate(handle), "cudnnCreate"); });
     return version;
   });
 }
@@ -275,7 +288,6 @@ Libraries open_libraries() {
   properties.l2_bytes = count(cudaDevAttrL2CacheSize);
   properties.shared_bytes = count(cudaDevAttrMaxSharedMemoryPerMultiprocessor);
   libraries.device = device_traits(properties);
-  const std::scoped_lock lock(capture_mutex());
   load(libraries, true);
   return libraries;
 }
