@@ -41,7 +41,10 @@ void run(const std::string& path, const std::string& table) {
   try {
     const nlohmann::json report = read(path);
     device = report.at("traits").get<DeviceTraits>();
-    layers = measured_kernels(report, read_layers(table));
+    if (device.multiprocessors < 1) throw Error("{}: has the traits of no GPU", path);
+    layers = measured_kernels(report, read_layers(table), device);
+    fmt::print("{}, caches {}, {} overlap\n", report.at("device").get<std::string>(),
+               report.at("caches").get<std::string>(), report.at("overlap").get<bool>() ? "with" : "without");
   } catch (const nlohmann::json::exception& error) {
     throw Error("{}: is no report of layer-bench ({})", path, error.what());
   }

@@ -19,14 +19,13 @@ struct Named {
   ConvConfig config;
 };
 
-// Everything that a report can name.
-std::map<std::string, Named> kernels_by_name() {
+// All that the heuristics would consider for a problem.
+std::map<std::string, Named> kernels_by_name(const ConvProblem& problem, const DeviceTraits& device) {
   std::map<std::string, Named> named;
   for (const OwnKernel& kernel : own_kernels())
-    for (ConvConfig config : kernel.configs())
-      for (config.sharing = 1; config.sharing <= 2; ++config.sharing)
-        for (config.split = 1; config.split <= kernels::kMaxConvSplit; ++config.split)
-          named.emplace(own_name(kernel, config), Named{kernel.generation, config});
+    if (runs_on(kernel.generation, device))
+      for (const ConvPrediction& one : predict(problem, device, kernel.generation, kernel.configs()))
+        named.emplace(own_name(kernel, one.config), Named{kernel.generation, one.config});
   return named;
 }
 
@@ -56,20 +55,22 @@ double misfit(const ConvCosts& costs, Layers layers, const DeviceTraits& device)
 }  // namespace
 
 std::vector<std::vector<MeasuredKernel>> measured_kernels(const nlohmann::json& report,
-                                                          const std::vector<Layer>& layers) {
-  const std::map<std::string, Named> kernels = kernels_by_name();
+                                                          const std::vector<Layer>& layers,
+                                                          const DeviceTraits& device) {
   std::map<std::string, ConvProblem> problems;
   for (const Layer& layer : layers) problems.emplace(describe(layer.problem), layer.problem);
   std::vector<std::vector<MeasuredKernel>> measured;
   for (const nlohmann::json& layer : report.at("layers")) {
-    const auto problem = problems.find(layer.at("layer").get<std::string>());
-    if (problem == problems.end()) continue;
+    const auto found = problems.find(layer.at("layer").get<std::string>());
+    if (found == problems.end()) continue;
+    const ConvProblem problem = with_batch(found->second, layer.at("batch"));
+    const std::map<std::string, Named> kernels = kernels_by_name(problem, device);
     std::vector<MeasuredKernel> timed;
     for (const nlohmann::json& candidate : layer.at("candidates")) {
       const auto kernel = kernels.find(candidate.at("kernel").get<std::string>());
       if (kernel == kernels.end() || !candidate.contains("us")) continue;
-      timed.push_back({with_batch(problem->second, layer.at("batch")), kernel->second.generation,
-                       kernel->second.config, candidate.at("us").get<double>() * 1e-6});
+      timed.push_back(
+          {problem, kernel->second.generation, kernel->second.config, candidate.at("us").get<double>() * 1e-6});
     }
     if (!timed.empty()) measured.push_back(std::move(timed));
   }

@@ -22,10 +22,12 @@ struct MeasuredKernel {
   double seconds = 0;
 };
 
-// Those that a report of layer-bench has times of, layer by layer; others, and layers that `layers` has not, are left
-// out. Throws nlohmann's exception where it is no such report.
+// Those that a report of layer-bench has times of, layer by layer. Left out are layers that `layers` has not, and
+// kernels that the heuristics would not consider on the device, others' among them. Throws nlohmann's exception where
+// it is no such report.
 std::vector<std::vector<MeasuredKernel>> measured_kernels(const nlohmann::json& report,
-                                                          const std::vector<Layer>& layers);
+                                                          const std::vector<Layer>& layers,
+                                                          const DeviceTraits& device);
 
 // How well the predictions fit: geometric means, 1 is perfect.
 struct FitQuality {

@@ -28,7 +28,7 @@ bool has_tensor_core_kernel(const ConvProblem& problem);
 // What the predictions are made of, beside what is known of the device. Nothing here has been measured: guesses, until
 // "build/layer-bench --all" has run and build/fit-costs has fitted them to its times.
 struct ConvCosts {
-  double launch_seconds = kLaunchSeconds;
+  double launch_seconds = kLaunchSeconds;  // the libraries' as well: device_traits.h
   // From a stage's request until its data can be used, mostly from the second-level cache.
   double latency_seconds = 0.6e-6;
   // Of a block around its products: its start, the first stages on their way, and the epilogue.

@@ -44,7 +44,7 @@ TEST_CASE("costs are found again in the times of a device that has others") {
   truth.cluster_seconds *= 3;
   truth.l2_bytes *= 1.5;
   truth.peak_of_sm90 *= 0.8;
-  const auto layers = measured_kernels(report_of(truth), read_layers());
+  const auto layers = measured_kernels(report_of(truth), read_layers(), h100());
   REQUIRE(layers.size() > 20);
   const FitQuality before = quality_of({}, layers, h100()), perfect = quality_of(truth, layers, h100());
   CHECK(perfect.error == doctest::Approx(1));
@@ -60,12 +60,15 @@ TEST_CASE("costs are found again in the times of a device that has others") {
 
 TEST_CASE("only kernels and layers that are known are taken from a report") {
   nlohmann::json report = report_of({});
-  const auto all = measured_kernels(report, read_layers());
+  const auto all = measured_kernels(report, read_layers(), h100());
   for (const auto& kernels : all)
     for (const MeasuredKernel& kernel : kernels)
       CHECK(predicted_seconds(kernel.problem, h100(), kernel.generation, kernel.config) ==
             doctest::Approx(kernel.seconds));
   report["layers"][0]["layer"] = "7x7 stride 3";
-  CHECK(measured_kernels(report, read_layers()).size() == all.size() - 1);
-  CHECK_THROWS_AS(measured_kernels({{"entries", 1}}, read_layers()), nlohmann::json::exception);
+  CHECK(measured_kernels(report, read_layers(), h100()).size() == all.size() - 1);
+  DeviceTraits without_shared_memory = h100();
+  without_shared_memory.shared_bytes = 0;
+  CHECK(measured_kernels(report, read_layers(), without_shared_memory).empty());
+  CHECK_THROWS_AS(measured_kernels({{"entries", 1}}, read_layers(), h100()), nlohmann::json::exception);
 }
