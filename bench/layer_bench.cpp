@@ -96,8 +96,8 @@ class Bench {
       : options_(options),
         environment_(open_environment(options.device)),
         runtime_(*environment_.runtime),
-        libraries_(open_libraries()),
         stream_(make_stream(runtime_)),
+        libraries_(open_libraries()),
         ceilings_(measure_ceilings(environment_)) {}
 
   void run(const std::vector<Layer>& layers) {
@@ -220,8 +220,8 @@ class Bench {
   Options options_;
   Environment environment_;
   Runtime& runtime_;
-  Libraries libraries_;
   Owned<CUstream_st> stream_;
+  Libraries libraries_;  // given the stream, and so the first to go
   Ceilings ceilings_;
   std::vector<Result> results_;
 };

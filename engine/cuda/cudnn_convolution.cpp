@@ -211,7 +211,9 @@ class CudnnKernel : public ConvKernel {
   std::string name() const override { return config_->name; }
   std::size_t workspace_bytes() const override { return workspace_bytes_; }
 
-  void run(const ConvPointers& pointers, kernels::Stream stream) override {
+  void run(const ConvPointers& given, kernels::Stream stream) override {
+    ConvPointers pointers = given;
+    pointers.next = {};  // nothing that cuDNN is told
     if (!arguments_ || pointers != bound_) bind(pointers);
     const CudnnFunctions& functions = cudnn_.functions;
     check(functions, functions.cudnnSetStream(cudnn_.handle, stream.handle), "cudnnSetStream");
