@@ -1,4 +1,4 @@
-// Files that a command writes, in no other file's place.
+// Files that a command writes in places that were named, which are no other named file's.
 #pragma once
 
 #include <sys/types.h>

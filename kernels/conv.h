@@ -32,7 +32,7 @@ struct ConvConfig {
   int m = 128;      // output pixels of a tile
   int n = 64;       // output channels of a tile
   int k = 64;       // products of one step of a sum
-  int stages = 4;   // steps that are on their way from memory while one is computed
+  int stages = 4;   // steps that are on their way from memory while one is computed, at most
   int columns = 0;  // a tile is a rectangle of m / columns rows of so many pixels; 0: m pixels in row-major order
   int split = 1;    // blocks that share each tile's sum, at most kMaxConvSplit; added up in a fixed order
   int taps = 1;     // of a window in one step: one, or the three of its column, which share their pixels

@@ -99,7 +99,7 @@ class OwnConvKernel : public ConvKernel {
   void copy_input(const ConvPointers& pointers, kernels::Stream stream) const {
     kernels::TensorView copy = input_view(problem_, pointers.workspace);
     copy.c = given_.in.c;
-    kernels::check(cudaMemsetAsync(pointers.workspace, 0, copy_bytes(), stream.handle), "copy of the input");
+    kernels::check(cudaMemsetAsync(pointers.workspace, 0, copy_bytes(), stream.handle), "memset");
     // After what is no kernel, a kernel cannot start early.
     kernels::launch_epilogue(input_view(given_, pointers.in), copy, {}, {stream.handle});
   }

@@ -52,7 +52,7 @@ class Runtime {
   virtual void fill_zero(std::byte* memory, std::size_t bytes, StreamHandle stream) = 0;
 
   // What `enqueue` puts on the stream, and on streams that it forks from there and joins again, as one graph. Other
-  // threads may use the device meanwhile.
+  // threads may use the device meanwhile; those that capture, or open libraries, wait.
   virtual GraphHandle capture(StreamHandle stream, const std::function<void()>& enqueue) = 0;
   virtual void launch(GraphHandle graph, StreamHandle stream) = 0;
   virtual void destroy(GraphHandle graph) noexcept = 0;

@@ -26,8 +26,8 @@ void check(cudaError_t status, std::size_t bytes) {
   throw Error("{} bytes of weights were not uploaded to the device: {}", bytes, cudaGetErrorString(status));
 }
 
-// Over when it returns. On a stream of the thread's own: the one that is there without asking is all threads', and
-// waits for other streams, which nobody may do while those are captured.
+// Over when it returns. On a stream of the thread's own: the one that is there without asking waits for all streams of
+// the process that were not made as ours are, which a program around us may be capturing.
 cudaError_t copy(void* to, const void* from, std::size_t bytes, cudaMemcpyKind kind) {
   const cudaError_t status = cudaMemcpyAsync(to, from, bytes, kind, cudaStreamPerThread);
   return status == cudaSuccess ? cudaStreamSynchronize(cudaStreamPerThread) : status;
