@@ -99,7 +99,8 @@ NVCC_WARNINGS := -Xcompiler -Wall,-Wextra $(if $(WERROR),-Werror all-warnings -X
 NVCCFLAGS     := -std=c++20 -O3 -lineinfo $(NVCC_WARNINGS) -I.
 
 # The runtime is linked statically; it opens the driver itself, so that a machine without one can start the binary.
-CUDA_CPPFLAGS := -isystem $(dir $(NVCC))../include -isystem $(CUDNN_INCLUDE)
+WITHOUT_SM90A := $(if $(filter 90a,$(CHOSEN_ARCHS)),,-DDAMOYOLO_WITHOUT_SM90A)
+CUDA_CPPFLAGS := -isystem $(dir $(NVCC))../include -isystem $(CUDNN_INCLUDE) $(WITHOUT_SM90A)
 CUDA_LDLIBS   := -L$(dir $(NVCC))../lib64 -lcudart_static -lrt -ldl
 
 KERNEL_OBJECTS      := $(patsubst %,$(BUILD)/obj/%.o,$(KERNEL_SOURCES))
@@ -131,13 +132,11 @@ $(call objects,$(patsubst %,bench/%.cpp,layer_bench fit_costs plan_survey)) $(LA
   CPPFLAGS += $(CUDA_CPPFLAGS)
 
 $(KERNEL_OBJECTS) $(KERNEL_TEST_OBJECTS) $(call objects,$(CUDA_SOURCES)): CPPFLAGS += $(CUDA_CPPFLAGS)
-$(call objects,engine/cuda/own_convolution.cpp): CPPFLAGS += \
-  $(if $(filter 90a,$(CHOSEN_ARCHS)),,-DDAMOYOLO_WITHOUT_SM90A)
 $(CUDA_ASKERS): CPPFLAGS += -DDAMOYOLO_CUDA $(CUDA_CPPFLAGS)
 
 $(BUILD)/obj/%.cu.o: %.cu
 	@mkdir -p $(@D)
-	$(NVCC) $(NVCCFLAGS) $(GENCODE) -MD -MP -MF $(@:.o=.d) -c -o $@ $<
+	$(NVCC) $(NVCCFLAGS) $(WITHOUT_SM90A) $(GENCODE) -MD -MP -MF $(@:.o=.d) -c -o $@ $<
 
 .PHONY: kernel-warnings
 kernel-warnings:
@@ -169,8 +168,8 @@ gpu-programs: $(GPU_PROGRAMS)
 
 # What is cheapest and what the rest builds upon comes first: single instructions, kernels, layers, networks; at last,
 # some of it again under compute-sanitizer. Behind tests/cases.sh stand the seconds of a case and of a row, so that
-# kernels that hang take no other row's turn; all rows together may take GPU_CHECK_SECONDS. Then the table comes. It
-# fails where there is no GPU, though every case is then skipped.
+# kernels that hang leave time for what comes behind them; where many do, the last rows have no turn, for all together
+# may take GPU_CHECK_SECONDS. Then the table comes. It fails where there is no GPU, though every case is then skipped.
 GPU_CHECK_SECONDS ?= 540
 ON_GPU := export CUDA_HOME=$(CUDA_HOME) TESTS_END=$$(($$(date +%s) + $(GPU_CHECK_SECONDS)));
 # Of each kind of tile one: with few and many sums for each thread, of 8.0 and of 9.0, and of three taps.
@@ -178,14 +177,14 @@ SANITIZED_TILES := *sm80 128x128x32:*,*sm80 32x32x64:*,*sm90 64x64x64:*,*sm90 12
 gpu-check:
 	@$(ON_GPU) \
 	timeout -k 5 30 $(BUILD)/damoyolo doctor --device cuda; gpu=$$?; \
-	tests/run.sh "tests/cases.sh 6/90 $(BUILD)/kernel_tests_gpu -tc='instructions:*'" \
-	  "tests/cases.sh 10/60 $(BUILD)/kernel_tests_gpu -tce='instructions:*' -sfe='*conv_sm*'" \
-	  "tests/cases.sh 10/60 $(BUILD)/kernel_tests_gpu -sf='*conv_sm80*'" \
-	  "tests/cases.sh 10/100 $(BUILD)/kernel_tests_gpu -sf='*conv_sm90*'" \
+	tests/run.sh "tests/cases.sh 10/60 $(BUILD)/kernel_tests_gpu -tc='instructions:*'" \
+	  "tests/cases.sh 10/40 $(BUILD)/kernel_tests_gpu -tce='instructions:*' -sfe='*conv_sm*'" \
+	  "tests/cases.sh 10/50 $(BUILD)/kernel_tests_gpu -sf='*conv_sm80*'" \
+	  "tests/cases.sh 10/80 $(BUILD)/kernel_tests_gpu -sf='*conv_sm90*'" \
 	  "tests/cases.sh 60/120 $(BUILD)/cuda_tests -tc='gpu:*' -tce='*own*'" \
-	  "tests/cases.sh 30/120 $(BUILD)/cuda_tests -tc='gpu:*own*'" \
-	  "tests/cases.sh 40/120 $(BUILD)/network_tests -tc='gpu:*' -sf='*golden*'" \
-	  "tests/cases.sh 60/120 $(BUILD)/network_tests -tc='gpu:*' -sfe='*golden*'" \
+	  "tests/cases.sh 30/80 $(BUILD)/cuda_tests -tc='gpu:*own*'" \
+	  "tests/cases.sh 40/100 $(BUILD)/network_tests -tc='gpu:*' -sf='*golden*'" \
+	  "tests/cases.sh 60/100 $(BUILD)/network_tests -tc='gpu:*' -sfe='*golden*'" \
 	  $(foreach tool,memcheck racecheck, \
 	    "tests/sanitized.sh $(tool) 60/60 $(BUILD)/kernel_tests_gpu -sfe='*conv_sm*'" \
 	    "tests/sanitized.sh $(tool) 60/60 $(BUILD)/kernel_tests_gpu -tc='$(SANITIZED_TILES)'"); \
@@ -193,12 +192,13 @@ gpu-check:
 	[ $$gpu -eq 0 ] || echo 'gpu-check: failed, nothing was checked on a GPU: see what "doctor" says above' >&2; \
 	[ $$gpu -eq 0 ] && [ $$passed -eq 0 ]
 
-# All tests of kernels under compute-sanitizer, in no more than the same time; "SANITIZERS=racecheck" for one tool.
+# All tests of kernels under compute-sanitizer, in no more than the same time, an equal part for each of SANITIZERS.
 SANITIZERS ?= memcheck racecheck synccheck
 .PHONY: gpu-sanitize
 gpu-sanitize:
 	@$(ON_GPU) \
-	tests/run.sh $(foreach tool,$(SANITIZERS),"tests/sanitized.sh $(tool) 120 $(BUILD)/kernel_tests_gpu")
+	tests/run.sh $(foreach tool,$(SANITIZERS),\
+	  "tests/sanitized.sh $(tool) 120/$$(($(GPU_CHECK_SECONDS) / $(words $(SANITIZERS)))) $(BUILD)/kernel_tests_gpu")
 
 # $(BUILD)/gpu.tar.xz: unpacked in build/ there, it makes "make gpu-check BUILD=build/gpu" run.
 .PHONY: gpu-bundle

@@ -21,7 +21,8 @@ folder=$(mktemp -d)
 trap 'rm -rf "$folder"' EXIT
 left() { echo $((end - $(date +%s))); }
 
-timeout -k 5 60 "$@" --list-test-cases > "$folder/list" 2>&1
+rest=$(left)
+timeout -k 5 $((rest < 1 ? 1 : rest > 60 ? 60 : rest)) "$@" --list-test-cases > "$folder/list" 2>&1
 grep -v -e '^\[doctest\]' -e '^=' "$folder/list" > "$folder/names"
 total=$(wc -l < "$folder/names")
 grep -q '^\[doctest\] unskipped test cases .*: [1-9]' "$folder/list" || {
@@ -65,14 +66,15 @@ name() { sed -n "$((ran + 1))p" "$folder/names"; }
 report() { sed 's/^/, /' "$folder/report"; }
 
 while [ "$ran" -lt "$total" ]; do
-  if [ "$(left)" -le 0 ]; then
+  rest=$(left)
+  if [ "$rest" -le 0 ]; then
     fail "$(name): not run, the time was used up"
     continue
   fi
   : > "$folder/process"
   : > "$folder/report"
   {
-    TEST_CASE_SECONDS=$seconds timeout -k 5 "$(left)" "$@" --minimal --first=$((ran + 1)) 2>&1
+    TEST_CASE_SECONDS=$seconds timeout -k 5 "$rest" "$@" --minimal --first=$((ran + 1)) 2>&1
     echo $? > "$folder/status"
   } | number
   status=$(cat "$folder/status")

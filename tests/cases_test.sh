@@ -65,7 +65,7 @@ expect 'cases: what compute-sanitizer reports counts against the case that ran' 
   'ok 3 - passes at the end' \
   1..3
 
-CUDA_HOME=$PWD/tests/faulty/none PATH=/usr/bin:/bin tests/sanitized.sh memcheck 1 "$program" > "$output" 2>&1
+CUDA_HOME=$PWD/tests/faulty/none PATH=$PWD/tests/faulty/none tests/sanitized.sh memcheck 1 "$program" > "$output" 2>&1
 expect 'cases: without compute-sanitizer it is skipped' \
   "ok 1 - memcheck: $program # SKIP compute-sanitizer is neither on the path nor in $PWD/tests/faulty/none" \
   1..1

@@ -51,7 +51,7 @@ class TapListener : public doctest::IReporter {
   }
 
   void log_assert(const doctest::AssertData& data) override {
-    if (!data.m_failed) return;
+    if (!data.m_failed || (data.m_at & doctest::assertType::is_warn) != 0) return;
     std::ostringstream cause;
     cause << doctest::assertString(data.m_at) << "(" << data.m_expr
           << "): " << (data.m_threw ? data.m_exception : data.m_decomp);

@@ -33,6 +33,7 @@ TEST_CASE("throws") {
 TEST_CASE("is wrong twice") {
   const int layer = 3;
   CAPTURE(layer);
+  WARN(layer == 5);
   FAIL_CHECK("1 of 2 wrong");
   CHECK(layer == 4);
 }
