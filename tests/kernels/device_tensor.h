@@ -45,6 +45,12 @@ inline bool can_run(int made_for) {
   check(cudaDeviceGetAttribute(&major, cudaDevAttrComputeCapabilityMajor, device), "test");
   check(cudaDeviceGetAttribute(&minor, cudaDevAttrComputeCapabilityMinor, device), "test");
   const int capability = 10 * major + minor;
+#ifdef DAMOYOLO_WITHOUT_SM90A
+  if (made_for == 90) {
+    test::skip("built without sm_90a");
+    return false;
+  }
+#endif
   if (made_for == 90 ? capability == 90 : capability >= made_for) return true;
   test::skip("needs compute capability " + std::to_string(made_for / 10) + "." + std::to_string(made_for % 10));
   return false;

@@ -127,22 +127,23 @@ KERNEL_TEST_CASE("instructions: mma.sync multiplies fragments of bf16") { check_
 KERNEL_TEST_CASE("instructions: mma.sync multiplies fragments of fp16") { check_mma<__half>(DType::F16); }
 
 // Copies four packets of 16 bytes for each thread, a group each: the first, zeros, nothing, and the second. out: what
-// is there when at most one group is under way, then all.
+// is there when at most one group is under way, then all. yes and no: what they say, unknown to the compiler.
 struct CopyPackets {
   static constexpr int kCapability = 80, kThreads = 64, kElements = 16 + 8;
   const float *in, *nowhere;
   float* out;
+  bool yes = true, no = false;
 
   __device__ __forceinline__ void operator()() const {
     float* const mine = dynamic_shared<float>() + threadIdx.x * 16;
     for (int i = 0; i < 16; ++i) mine[i] = -1;
-    cp_async_16(mine, in, true);
+    cp_async_16(mine, in, yes, yes);
     cp_async_commit();
-    cp_async_16(mine + 4, nowhere, false);
+    cp_async_16(mine + 4, nowhere, no, yes);
     cp_async_commit();
-    cp_async_16(mine + 8, nowhere, true, false);
+    cp_async_16(mine + 8, nowhere, yes, no);
     cp_async_commit();
-    cp_async_16(mine + 12, in + 4, true);
+    cp_async_16(mine + 12, in + 4, yes, yes);
     cp_async_commit();
     cp_async_wait<1>();
     float* const to = out + (blockIdx.x * kThreads + threadIdx.x) * kElements;

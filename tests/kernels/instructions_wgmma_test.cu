@@ -299,14 +299,16 @@ KERNEL_TEST_CASE("instructions: wgmma reads a tile that threads have written by 
 }
 
 // No kernel relies on it, but one set of pixels could serve nine taps if it is so (docs/performance.md). Where it is
-// not, a warning says so.
+// not, the case is skipped and says so.
 KERNEL_TEST_CASE("instructions: wgmma may start at any row, which is open") {
   if (!can_run(90)) return;
   for (const int span : {64, 128})
     for (const int first_row : {1, 3, 13}) {
       const std::string wrong =
           wrong_product<Bf16, 64>({.span = span, .rows = 80, .first_row = first_row, .depth = span / 2});
-      WARN_MESSAGE(wrong.empty(), "span ", span, ", first row ", first_row, ": ", wrong);
+      if (!wrong.empty())
+        test::skip("it may not: span " + std::to_string(span) + ", first row " + std::to_string(first_row) + ": " +
+                   wrong);
     }
 }
 
