@@ -292,9 +292,16 @@ TEST_CASE("gpu: two detectors in two threads do not disturb each other") {
     return detect_all(detector, images);
   };
   const auto expected = run();
-  auto first = std::async(std::launch::async, run), second = std::async(std::launch::async, run);
-  CHECK(same_bytes(expected, first.get()));
-  CHECK(same_bytes(expected, second.get()));
+  // Often enough that one ends, and gives its libraries back, while the other captures.
+  const auto run_again = [&] {
+    constexpr int kTimes = 3;
+    for (int i = 0; i < kTimes; ++i)
+      if (!same_bytes(expected, run())) return false;
+    return true;
+  };
+  auto first = std::async(std::launch::async, run_again), second = std::async(std::launch::async, run_again);
+  CHECK(first.get());
+  CHECK(second.get());
 }
 
 TEST_CASE("detections lie inside the image, best first, and keep to the limits") {
