@@ -3,7 +3,7 @@
 #include <mutex>
 
 #include "engine/core/error.h"
-#include "engine/core/out_of_device_memory.h"
+#include "kernels/cuda_result.h"
 
 namespace damoyolo::kernels {
 
@@ -11,14 +11,7 @@ void require(bool holds, const char* kernel, const char* expected) {
   if (!holds) throw Error("kernel {} expects {}", kernel, expected);
 }
 
-void check(cudaError_t result, const char* kernel) {
-  if (result == cudaSuccess) return;
-  cudaGetLastError();  // or the next call would report it again
-  // A kernel's code is loaded when it is first launched.
-  if (result == cudaErrorMemoryAllocation)
-    throw OutOfDeviceMemory("kernel {} was not launched: {}", kernel, cudaGetErrorString(result));
-  throw Error("kernel {} was not launched: {}", kernel, cudaGetErrorString(result));
-}
+void check(cudaError_t result, const char* kernel) { check_cuda(result, "kernel {} was not launched", kernel); }
 
 void require_view(const TensorView& view, const char* kernel) {
   require(view.data != nullptr, kernel, "a tensor with data");

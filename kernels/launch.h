@@ -18,8 +18,8 @@ namespace damoyolo::kernels {
 // Throws Error("kernel NAME expects EXPECTED") unless `holds`.
 void require(bool holds, const char* kernel, const char* expected);
 
-// Throws Error naming the kernel and the runtime's reason, OutOfDeviceMemory where that is one, unless the call
-// succeeded.
+// Throws Error naming the kernel and the runtime's reason, OutOfDeviceMemory where that is one (a kernel's code is
+// loaded when it is first launched), unless the call succeeded.
 void check(cudaError_t result, const char* kernel);
 
 // `view` has data, a type kernels can store, positive sizes, and its channels lie inside the pixel stride.

@@ -7,16 +7,12 @@
 #include <string>
 
 #include "engine/cuda/capture_mutex.h"
+#include "kernels/cuda_result.h"
 
 namespace damoyolo::cuda {
 namespace {
 
-void check(cudaError_t result, const char* call) {
-  if (result == cudaSuccess) return;
-  cudaGetLastError();  // or the next call would report it again
-  if (result == cudaErrorMemoryAllocation) throw OutOfDeviceMemory("{}: {}", call, cudaGetErrorString(result));
-  throw Error("{}: {}", call, cudaGetErrorString(result));
-}
+void check(cudaError_t result, const char* call) { check_cuda(result, "{}", call); }
 
 class DeviceRuntime : public Runtime {
  public:

@@ -11,18 +11,14 @@
 
 #include "engine/core/error.h"
 #include "engine/cuda/capture_mutex.h"
-#include "engine/cuda/runtime.h"
+#include "kernels/cuda_result.h"
 
 namespace damoyolo::cuda {
 namespace {
 
 namespace fs = std::filesystem;
 
-void check(cudaError_t status, const char* call) {
-  if (status == cudaSuccess) return;
-  cudaGetLastError();  // or the next call would report it again
-  throw Error("{} failed: {}", call, cudaGetErrorString(status));
-}
+void check(cudaError_t status, const char* call) { check_cuda(status, "{} failed", call); }
 
 std::string environment(const char* name) {
   const char* value = std::getenv(name);

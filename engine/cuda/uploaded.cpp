@@ -10,7 +10,7 @@
 #include <tuple>
 #include <vector>
 
-#include "engine/cuda/runtime.h"
+#include "kernels/cuda_result.h"
 
 namespace damoyolo::cuda {
 namespace {
@@ -19,11 +19,7 @@ namespace {
 using Key = std::tuple<int, std::size_t, std::size_t>;
 
 void check(cudaError_t status, std::size_t bytes) {
-  if (status == cudaSuccess) return;
-  cudaGetLastError();  // the failure is reported here; later calls start afresh
-  if (status == cudaErrorMemoryAllocation)
-    throw OutOfDeviceMemory("the device has no memory for {} bytes of weights", bytes);
-  throw Error("{} bytes of weights were not uploaded to the device: {}", bytes, cudaGetErrorString(status));
+  check_cuda(status, "{} bytes of weights were not uploaded to the device", bytes);
 }
 
 // Over when it returns. On a stream of the thread's own: the one that is there without asking waits for all streams of
@@ -44,10 +40,8 @@ std::shared_ptr<void> copy_to_device(std::span<const std::byte> bytes) {
 // Read back: a copy on the host would take as much memory again.
 bool are_on_device(std::span<const std::byte> bytes, const void* memory) {
   std::vector<std::byte> held(bytes.size());
-  const cudaError_t status = copy(held.data(), memory, held.size(), cudaMemcpyDeviceToHost);
-  if (status != cudaSuccess) cudaGetLastError();  // it is reported here, and not by whoever asks next
-  if (status != cudaSuccess)
-    throw Error("{} bytes of weights were not read back from the device: {}", held.size(), cudaGetErrorString(status));
+  check_cuda(copy(held.data(), memory, held.size(), cudaMemcpyDeviceToHost),
+             "{} bytes of weights were not read back from the device", held.size());
   return std::ranges::equal(held, bytes);
 }
 
