@@ -125,11 +125,12 @@ void Network::run() {
 }
 
 void Network::enqueue() {
-  enqueue_steps(plan_, runtime_, streams_, events_, overlap_,
-                [this](std::size_t position, kernels::Stream stream) { enqueue_step(position, stream); });
+  enqueue_steps(plan_, runtime_, streams_, events_, overlap_, [this](std::size_t position, kernels::Stream stream) {
+    enqueue_step(position, stream, options_.fetch_ahead ? weights_after(position) : DeviceBytes{});
+  });
 }
 
-void Network::enqueue_step(std::size_t position, kernels::Stream stream) {
+void Network::enqueue_step(std::size_t position, kernels::Stream stream, DeviceBytes next) {
   const Step& step = plan_.steps[position];
   switch (step.kind) {
     case StepKind::Pixels: {
@@ -144,7 +145,7 @@ void Network::enqueue_step(std::size_t position, kernels::Stream stream) {
     }
     case StepKind::Conv: {
       ConvPointers pointers = pointers_of(step);
-      if (options_.fetch_ahead) pointers.next = weights_after(position);
+      pointers.next = next;
       convolutions_[position]->run(pointers, stream);
       break;
     }

@@ -90,7 +90,7 @@ class Network {
 
  private:
   void enqueue();
-  void enqueue_step(std::size_t position, kernels::Stream stream);
+  void enqueue_step(std::size_t position, kernels::Stream stream, DeviceBytes next = {});  // next: to be fetched
   void enqueue_results(const Step& step, kernels::Stream stream);
   void* address(const View& view) const;  // of its first channel
   ConvPointers pointers_of(const Step& step) const;

@@ -171,6 +171,11 @@ TEST_CASE("cuda network: each convolution is given the weights of the next one t
       CHECK((one.next.data != nullptr) == fetches);
       CHECK(one.next.size == static_cast<std::size_t>(fetches ? one.kernel + 1 : 0));
     }
+    // A step that is timed by itself does no other's work.
+    given.clear();
+    network.profile(1, test.weights.lookup());
+    CHECK(std::ssize(given) >= count);
+    for (const Given& one : given) CHECK(one.next == DeviceBytes{});
   }
 }
 
