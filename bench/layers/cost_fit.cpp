@@ -11,21 +11,13 @@
 namespace damoyolo::cuda {
 namespace {
 
-using kernels::ConvConfig;
 using Layers = std::span<const std::vector<MeasuredKernel>>;
 
-struct Named {
-  ConvGeneration generation{};
-  ConvConfig config;
-};
-
-// All that the heuristics would consider for a problem.
-std::map<std::string, Named> kernels_by_name(const ConvProblem& problem, const DeviceTraits& device) {
-  std::map<std::string, Named> named;
-  for (const OwnKernel& kernel : own_kernels())
-    if (runs_on(kernel.generation, device))
-      for (const ConvPrediction& one : predict(problem, device, kernel.generation, kernel.configs()))
-        named.emplace(own_name(kernel, one.config), Named{kernel.generation, one.config});
+// All that layer-bench would time of ours.
+std::map<std::string, OwnConvolution> kernels_by_name(const ConvProblem& problem, const DeviceTraits& device) {
+  std::map<std::string, OwnConvolution> named;
+  for (const OwnConvolution& one : own_convolutions(problem, device, own_kernels(), ~std::size_t{0}))
+    named.emplace(own_name(*one.kernel, one.config), one);
   return named;
 }
 
@@ -64,13 +56,13 @@ std::vector<std::vector<MeasuredKernel>> measured_kernels(const nlohmann::json& 
     const auto found = problems.find(layer.at("layer").get<std::string>());
     if (found == problems.end()) continue;
     const ConvProblem problem = with_batch(found->second, layer.at("batch"));
-    const std::map<std::string, Named> kernels = kernels_by_name(problem, device);
+    const std::map<std::string, OwnConvolution> kernels = kernels_by_name(problem, device);
     std::vector<MeasuredKernel> timed;
     for (const nlohmann::json& candidate : layer.at("candidates")) {
       const auto kernel = kernels.find(candidate.at("kernel").get<std::string>());
       if (kernel == kernels.end() || !candidate.contains("us")) continue;
-      timed.push_back(
-          {problem, kernel->second.generation, kernel->second.config, candidate.at("us").get<double>() * 1e-6});
+      timed.push_back({problem, kernel->second.kernel->generation, kernel->second.config,
+                       candidate.at("us").get<double>() * 1e-6});
     }
     if (!timed.empty()) measured.push_back(std::move(timed));
   }
