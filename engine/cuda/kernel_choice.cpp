@@ -43,11 +43,13 @@ std::unique_ptr<ConvKernel> predicted_best(const std::string& node, const std::v
                                            const ConvWeights& weights) {
   std::string reason;
   std::exception_ptr no_memory;
-  for (const ConvCandidate& candidate : candidates) try {
+  for (const ConvCandidate& candidate : candidates) {
+    try {
       if (auto kernel = make_if_possible(candidate, weights, reason)) return kernel;
     } catch (const OutOfDeviceMemory&) {  // of a library for itself, perhaps: others may need less
       no_memory = std::current_exception();
     }
+  }
   if (no_memory) std::rethrow_exception(no_memory);
   none_works(node, reason);
 }
