@@ -21,9 +21,31 @@ std::int64_t pixels(const TensorView& view) { return std::int64_t{view.n} * view
 
 bool is_countable(const TensorView& view) { return pixels(view) <= kMaxCount / view.pixel_stride; }
 
+// What bulk copies can take from a tile, pointers aside.
+bool is_whole(const TensorView& view) {
+  return view.c % 8 == 0 && view.pixel_stride % 8 == 0 && view.channel_offset % 8 == 0;
+}
+
+const char* unmet_of_pair(const Convolution& convolution, const ConvConfig& config) {
+  const TensorView &y = convolution.y, &z = convolution.then.y, &r = convolution.epilogue.residual;
+  if (config.then == 0) {
+    if (z.c != 0) return "no convolution behind it, or a configuration for one";
+    return convolution.keep ? nullptr : "an output that is kept";
+  }
+  if (!has_sizes(z) || z.n != y.n || z.h != y.h || z.w != y.w || y.type != convolution.x.type || z.type != y.type)
+    return "a convolution behind it of the same size and type, in this configuration";
+  if (y.c > config.n || z.c > config.then) return "all channels of a pixel in one tile, of both convolutions";
+  if (!is_whole(y) || !is_whole(z)) return "outputs of a pair whose channels and places are multiples of 8";
+  if (!is_countable(z)) return "tensors of less than 2^31 elements";
+  if (convolution.then.epilogue.residual.data != nullptr) return "no residual for the second convolution of a pair";
+  if (r.data != nullptr && (r.h != y.h || !is_whole(r)))
+    return "a residual of the output's size, whose channels and places are multiples of 8, for a pair";
+  return nullptr;
+}
+
 }  // namespace
 
-const char* unmet_expectation(const Convolution& convolution) {
+const char* unmet_expectation(const Convolution& convolution, const ConvConfig& config) {
   const TensorView &x = convolution.x, &y = convolution.y, &r = convolution.epilogue.residual;
   const int stride = convolution.stride;
   if (!has_sizes(x) || !has_sizes(y)) return "tensors with positive sizes and channels inside their buffers";
@@ -36,11 +58,11 @@ const char* unmet_expectation(const Convolution& convolution) {
   if (y.n != x.n || y.h != (x.h + stride - 1) / stride || y.w != (x.w + stride - 1) / stride)
     return "an output of the input's size over the stride";
   if (!is_countable(x) || !is_countable(y)) return "tensors of less than 2^31 elements";
-  if (r.data == nullptr) return nullptr;
+  if (r.data == nullptr) return unmet_of_pair(convolution, config);
   const int factor = r.h == y.h && r.w == y.w ? 1 : 2;
   if (!has_sizes(r) || r.type != x.type || r.n != y.n || r.c != y.c || r.h * factor != y.h || r.w * factor != y.w)
     return "a residual of the input's type and of the output's size or half of it";
-  return is_countable(r) ? nullptr : "tensors of less than 2^31 elements";
+  return is_countable(r) ? unmet_of_pair(convolution, config) : "tensors of less than 2^31 elements";
 }
 
 bool is_listed(const ConvConfig& config, std::span<const ConvConfig> configs, int most) {
@@ -57,8 +79,9 @@ ConvMemory memory_of_shares(const ConvConfig& config, std::int64_t tiles) {
   return {count * split * sums * sizeof(float), count};
 }
 
-void require_convolution(const Convolution& convolution, const ConvMemory& memory, const char* kernel) {
-  const char* unmet = unmet_expectation(convolution);
+void require_convolution(const Convolution& convolution, const ConvConfig& config, const ConvMemory& memory,
+                         const char* kernel) {
+  const char* unmet = unmet_expectation(convolution, config);
   require(unmet == nullptr, kernel, unmet);
   require(lies_at(convolution.x.data, 16), kernel, "an input at a multiple of 16 bytes");
   require(lies_at(convolution.weights, 16), kernel, "weights at a multiple of 16 bytes");

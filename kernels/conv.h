@@ -9,6 +9,13 @@
 
 namespace damoyolo::kernels {
 
+// A convolution of kernel 1 and stride 1, of what another one gives, in the same launch.
+struct Pointwise {
+  const void* weights = nullptr;  // on the device, at a multiple of 16 bytes: [y.c, channels of the other] in its type
+  TensorView y;                   // of the other's size and type, c > 0; no c: nothing follows
+  Epilogue epilogue;              // without a residual
+};
+
 // y = epilogue(conv(x)), padding (kernel − 1)/2, sums in fp32. y overlaps neither x nor a residual of half its size.
 struct Convolution {
   TensorView x;                   // F16 or BF16; every pixel's first channel at a multiple of 16 bytes, c of 8
@@ -24,6 +31,9 @@ struct Convolution {
   // meanwhile. Multiples of 16 bytes, below 2 GiB.
   const void* next = nullptr;
   std::size_t next_bytes = 0;
+  // Takes y as rounded to its type. `keep`: y is stored, as without it; otherwise it has a shape and no data.
+  Pointwise then = {};
+  bool keep = true;
 };
 
 // How a kernel divides the work. Only the configurations that a kernel lists are compiled; `split` and `sharing`
@@ -37,6 +47,7 @@ struct ConvConfig {
   int split = 1;    // blocks that share each tile's sum, at most kMaxConvSplit; added up in a fixed order
   int taps = 1;     // of a window in one step: one, or the three of its column, which share their pixels
   int sharing = 1;  // blocks that share the weights they read, 1 or 2; not where they share a sum
+  int then = 0;     // output channels of Convolution::then, all in one tile, as are those of y; 0: there is none
 
   bool operator==(const ConvConfig&) const = default;
 };

@@ -8,9 +8,9 @@
 
 namespace damoyolo::kernels {
 
-// What the kernels expect and the convolution, its pointers' values aside, does not offer; null: it offers everything.
-// A residual is there when it has data.
-const char* unmet_expectation(const Convolution& convolution);
+// What the kernels expect and the convolution, its pointers' values aside, does not offer to this configuration; null:
+// it offers everything. A residual is there when it has data.
+const char* unmet_expectation(const Convolution& convolution, const ConvConfig& config);
 
 // Whether the configuration is one of `configs`, but for its sharing and for a split of at most `most`.
 bool is_listed(const ConvConfig& config, std::span<const ConvConfig> configs, int most);
@@ -20,6 +20,7 @@ ConvMemory memory_of_shares(const ConvConfig& config, std::int64_t tiles);
 
 // Throws Error, which names `kernel`, unless the convolution offers everything, its pointers and the memory for the
 // split included.
-void require_convolution(const Convolution& convolution, const ConvMemory& memory, const char* kernel);
+void require_convolution(const Convolution& convolution, const ConvConfig& config, const ConvMemory& memory,
+                         const char* kernel);
 
 }  // namespace damoyolo::kernels

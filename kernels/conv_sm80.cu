@@ -372,7 +372,7 @@ std::span<const ConvConfig> conv_sm80_configs() { return kConfigs; }
 
 bool conv_sm80_fits(const Convolution& convolution, const ConvConfig& config) {
   return config.sharing == 1 && is_listed(config, kConfigs, kMaxConvSplit) &&
-         unmet_expectation(convolution) == nullptr && tiles_of(convolution.y, config).m <= kMaxTilesM;
+         unmet_expectation(convolution, config) == nullptr && tiles_of(convolution.y, config).m <= kMaxTilesM;
 }
 
 ConvMemory conv_sm80_memory(const Convolution& convolution, const ConvConfig& config) {
@@ -382,7 +382,7 @@ ConvMemory conv_sm80_memory(const Convolution& convolution, const ConvConfig& co
 
 void launch_conv_sm80(const Convolution& convolution, const ConvConfig& config, Stream stream) {
   require(config.sharing == 1 && is_listed(config, kConfigs, kMaxConvSplit), kName, "one of its configurations");
-  require_convolution(convolution, conv_sm80_memory(convolution, config), kName);
+  require_convolution(convolution, config, conv_sm80_memory(convolution, config), kName);
   require(tiles_of(convolution.y, config).m <= kMaxTilesM, kName, "at most 65535 tiles of pixels");
   const auto with_tiles = [&]<typename T>(T, auto... tiles) {
     (run<T, decltype(tiles)>(convolution, config, stream), ...);

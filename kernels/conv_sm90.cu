@@ -420,7 +420,8 @@ void run_tile(const Convolution& convolution, const ConvConfig& config, Stream s
 std::span<const ConvConfig> conv_sm90_configs() { return kConfigs; }
 
 bool conv_sm90_fits(const Convolution& convolution, const ConvConfig& config) {
-  if (unmet_expectation(convolution) != nullptr || !is_listed(config, kConfigs, kMaxConvSm90Split)) return false;
+  if (unmet_expectation(convolution, config) != nullptr || !is_listed(config, kConfigs, kMaxConvSm90Split))
+    return false;
   if (config.sharing != 1 && (config.sharing != 2 || config.split != 1)) return false;
   if (config.columns == 0 && (convolution.kernel != 1 || convolution.stride != 1)) return false;
   if (config.taps > 1 && (convolution.kernel != 3 || convolution.stride != 1)) return false;
@@ -433,7 +434,7 @@ ConvMemory conv_sm90_memory(const Convolution&, const ConvConfig&) { return {}; 
 
 void launch_conv_sm90(const Convolution& convolution, const ConvConfig& config, Stream stream) {
   require(is_listed(config, kConfigs, kMaxConvSm90Split), kName, "one of its configurations");
-  require_convolution(convolution, {}, kName);
+  require_convolution(convolution, config, {}, kName);
   require(conv_sm90_fits(convolution, config), kName, "columns for a window, and tiles that it can count");
   constexpr auto kAll = std::make_index_sequence<std::size(kTiles)>{};
   if (convolution.x.type == DType::BF16)

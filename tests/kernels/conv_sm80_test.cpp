@@ -38,6 +38,8 @@ KERNEL_TEST_CASE("conv_sm80 takes what its kernels are compiled for") {
   CHECK_FALSE(fits([](Convolution&, ConvConfig& config) { ++config.stages; }));
   CHECK_FALSE(fits([](Convolution&, ConvConfig& config) { config.columns = 16; }));
   CHECK_FALSE(fits([](Convolution& c, ConvConfig&) { c.x.c = 12; }));
+  CHECK_FALSE(fits([](Convolution& c, ConvConfig&) { c.then.y = c.y; }));
+  CHECK_FALSE(fits([](Convolution& c, ConvConfig&) { c.keep = false; }));
   CHECK_FALSE(fits([](Convolution& c, ConvConfig&) { c.kernel = 5; }));
   // Tiles of 32 pixels would be more than a grid can have, those of 256 not.
   const auto large = [&](const ConvConfig& config) {

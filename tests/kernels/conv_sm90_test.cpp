@@ -71,6 +71,8 @@ KERNEL_TEST_CASE("conv_sm90 takes what its kernels are compiled for") {
   CHECK_FALSE(fits([](Convolution&, ConvConfig& config) { config.columns = 0; }));
   CHECK_FALSE(fits([](Convolution&, ConvConfig& config) { config.columns = 7; }));
   CHECK_FALSE(fits([](Convolution& c, ConvConfig&) { c.x.c = 12; }));
+  CHECK_FALSE(fits([](Convolution& c, ConvConfig&) { c.then.y = c.y; }));
+  CHECK_FALSE(fits([](Convolution& c, ConvConfig&) { c.keep = false; }));
 }
 
 KERNEL_TEST_CASE("conv_sm90 refuses what does not fit") {
