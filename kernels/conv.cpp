@@ -85,7 +85,11 @@ void require_convolution(const Convolution& convolution, const ConvConfig& confi
   require(unmet == nullptr, kernel, unmet);
   require(lies_at(convolution.x.data, 16), kernel, "an input at a multiple of 16 bytes");
   require(lies_at(convolution.weights, 16), kernel, "weights at a multiple of 16 bytes");
-  require(convolution.y.data != nullptr, kernel, "an output with data");
+  require(convolution.y.data != nullptr || !convolution.keep, kernel, "an output with data");
+  if (config.then > 0) {
+    require(lies_at(convolution.then.weights, 16), kernel, "weights of both convolutions at a multiple of 16 bytes");
+    require(convolution.then.y.data != nullptr, kernel, "outputs with data of both convolutions");
+  }
   require(lies_at(convolution.next, 16) || convolution.next_bytes == 0, kernel,
           "what is next at a multiple of 16 bytes");
   require(convolution.next_bytes % 16 == 0 && convolution.next_bytes >> 31 == 0, kernel,

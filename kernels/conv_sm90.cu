@@ -16,12 +16,23 @@ namespace {
 
 constexpr char kName[] = "conv_sm90";
 
-constexpr Tile kTiles[] = {
+constexpr Tile kAlone[] = {
     {64, 32, 64, 1},   {64, 64, 64, 1},  {64, 96, 64, 1},   {64, 128, 64, 1},  {128, 32, 16, 1},  {128, 32, 32, 1},
     {128, 64, 32, 1},  {128, 64, 64, 1}, {128, 96, 64, 1},  {128, 128, 64, 1}, {128, 160, 64, 1}, {128, 192, 64, 1},
     {256, 128, 32, 1}, {64, 64, 32, 3},  {128, 64, 32, 3},  {128, 96, 32, 3},  {128, 128, 32, 3}, {128, 160, 32, 3},
     {128, 192, 32, 3}, {256, 64, 32, 3}, {256, 128, 32, 3},
 };
+// For the backbones' maps of strides 2 to 8, all of whose channels a tile can hold.
+constexpr Tile kPairs[] = {
+    {128, 32, 16, 1, 32},   {64, 64, 64, 1, 64},    {128, 64, 32, 1, 64},   {64, 96, 64, 1, 96},
+    {64, 128, 64, 1, 128},  {128, 128, 32, 1, 128}, {128, 128, 64, 1, 128}, {128, 128, 32, 3, 128},
+    {128, 128, 32, 1, 192}, {128, 128, 64, 1, 192},
+};
+constexpr auto kTiles = [] {
+  std::array<Tile, std::size(kAlone) + std::size(kPairs)> tiles;
+  std::ranges::copy(kPairs, std::ranges::copy(kAlone, tiles.begin()).out);
+  return tiles;
+}();
 
 // Divisors of the maps' widths, for inputs of 640 and 416 pixels, or close to one; 0 for 1×1. Taps that share their
 // pixels are a whole number of the swizzle's periods apart, 8 pixels.
@@ -31,7 +42,8 @@ template <typename Function>
 constexpr void for_each_config(Function function) {
   for (const Tile& tile : kTiles)
     for (const int columns : tile.taps == 1 ? std::span<const int>(kColumns) : kColumnsOfThreeTaps)
-      function({tile.m, tile.n, tile.k, tile.stages(columns, 1), columns, 1, tile.taps});
+      if (columns > 0 || tile.then == 0)
+        function({tile.m, tile.n, tile.k, tile.stages(columns, 1), columns, 1, tile.taps, 1, tile.then});
 }
 
 constexpr std::size_t kConfigCount = [] {
@@ -61,10 +73,23 @@ struct Maps {
   CUtensorMap x, weights, y, residual;
 };
 
+// Of a pair: what its second convolution is, and whether the first one's output is stored.
+template <typename T>
+struct Second {
+  CUtensorMap weights, y;
+  EpilogueArguments<T> epilogue;
+  int c;
+  bool keep_first;
+};
+struct Nothing {};
+template <typename T, int Then>
+using SecondOrNothing = std::conditional_t<(Then > 0), Second<T>, Nothing>;
+
 // One thread keeps the stages full. Weights are no other kernel's work, so that the first ones are on their way before
 // the kernels in front have ended.
 template <Tile kTile, typename T>
-__device__ __forceinline__ void load_stages(const Maps& maps, const Arguments<T>& arguments, const Stages& stages) {
+__device__ __forceinline__ void load_stages(const Maps& maps, const Arguments<T>& arguments,
+                                            const SecondOrNothing<T, kTile.then>& second, const Stages& stages) {
   const Tiling& tiling = arguments.tiling;
   const int padding = tiling.kernel / 2;
   constexpr int kHalo = kTile.taps - 1;
@@ -72,8 +97,8 @@ __device__ __forceinline__ void load_stages(const Maps& maps, const Arguments<T>
   // Where two blocks share weights, half of their channels, for both.
   const int channels = tiling.sharing == 1 ? kTile.n : kTile.n / 2;
   const int first_channel = tiling.sharing == 1 ? 0 : cluster_rank() * channels;
-  const auto load_weights = [&](int stage, const Work& work, const Step& step) {
-    mbarrier_arrive_expect(stages.full(stage), bytes);
+  const auto load_weights = [&](int stage, const Work& work, const Step& step, unsigned more_bytes = 0) {
+    mbarrier_arrive_expect(stages.full(stage), bytes + more_bytes);
 #pragma unroll
     for (int tap = 0; tap < kTile.taps; ++tap) {
       const std::uint32_t to = stages.weights(stage) + (tap * kTile.n + first_channel) * kTile.span();
@@ -97,7 +122,15 @@ __device__ __forceinline__ void load_stages(const Maps& maps, const Arguments<T>
   Step step = start;
 #pragma unroll 1
   for (int stage = 0; stage < ahead; ++stage, step.advance<kTile.taps>(tiling, kTile.k))
-    load_weights(stage, work, step);
+    load_weights(stage, work, step, stage == ahead - 1 ? kTile.second_weights_bytes() : 0);
+  if constexpr (kTile.then > 0) {
+    // They come with the last of these stages: nobody needs them before, and it needs no barrier of its own.
+    const std::uint32_t to = stages.end() + kTile.place_bytes();
+#pragma unroll
+    for (int chunk = 0; chunk < kTile.n / kTile.chunk(); ++chunk)
+      tensor_load(to + chunk * kTile.then * Staged<kTile>::kSpan, second.weights, stages.full(ahead - 1),
+                  chunk * kTile.chunk(), 0, 0, 0);
+  }
   wait_for_predecessors();
   let_successors_start();
   step = start;
@@ -175,9 +208,20 @@ __device__ __forceinline__ void multiply_stages(const Stages& stages, const Tili
   if (before >= 0 && first_lane) stages.release(before);
 }
 
+// One thread has the tile taken away from its place, when all have put their parts.
+template <Tile kTile>
+__device__ __forceinline__ void store_tile(const CUtensorMap& map, const Stages& stages, const Work& work) {
+#pragma unroll
+  for (int chunk = 0; chunk < kTile.n / kTile.chunk(); ++chunk)
+    tensor_store(map, stages.end() + chunk * Staged<kTile>::kChunkBytes, work.channel + chunk * kTile.chunk(),
+                 work.column, work.row, work.image);
+  store_commit();
+}
+
 // The warpgroups that multiply go through the work items.
 template <Tile kTile, typename T>
-__device__ __forceinline__ void compute_tiles(const Maps& maps, const Arguments<T>& arguments, const Stages& stages,
+__device__ __forceinline__ void compute_tiles(const Maps& maps, const Arguments<T>& arguments,
+                                              const SecondOrNothing<T, kTile.then>& second, const Stages& stages,
                                               unsigned char* end, int warp) {
   wait_for_predecessors();
   let_successors_start();
@@ -211,12 +255,20 @@ __device__ __forceinline__ void compute_tiles(const Maps& maps, const Arguments<
     put_tile<kTile>(epilogue, warp, end, sums);
     fence_async_shared();
     named_barrier(1, kTile.consumers());
-    if (first_thread) {
-#pragma unroll
-      for (int chunk = 0; chunk < kTile.n / kTile.chunk(); ++chunk)
-        tensor_store(maps.y, stages.end() + chunk * Staged<kTile>::kChunkBytes, work.channel + chunk * kTile.chunk(),
-                     work.column, work.row, work.image);
-      store_commit();
+    if constexpr (kTile.then == 0) {
+      if (first_thread) store_tile<kTile>(maps.y, stages, work);
+    } else {
+      constexpr Tile kSecond = kTile.second();
+      if (first_thread && second.keep_first) store_tile<kTile>(maps.y, stages, work);
+      float more[kSecond.fragments()][4];
+      start_sums<kSecond>(second.epilogue.bias, 0, second.c, more);
+      multiply_tile<kTile, T>(stages, warp / 4, more);
+      if (first_thread) store_wait_read<0>();
+      named_barrier(1, kTile.consumers());
+      put_tile<kSecond>(second.epilogue, warp, end, more);
+      fence_async_shared();
+      named_barrier(1, kTile.consumers());
+      if (first_thread) store_tile<kSecond>(second.y, stages, work);
     }
   }
   if (arguments.staged && first_thread) store_wait_read<0>();
@@ -246,6 +298,11 @@ __device__ __forceinline__ void compute_tiles(const Maps& maps, const Arguments<
 // Where tiles are fewer than multiprocessors, a cluster of blocks shares each tile's sum (`split`), and each of its
 // blocks ends a part of the tile.
 //
+// Where a tile has all channels of its pixels, a 1×1 convolution may follow (`then`): what the first one's epilogue
+// leaves in shared memory, in rows of a pixel each and swizzled, for bulk copies, is just what wgmma reads. The second
+// one's weights come once for each block and stay. That saves a launch and reading the first one's output, and where
+// nobody else wants that, writing it.
+//
 // The compiler must see that what a warp does is the same for its lanes, or else it guards every bulk copy with a loop
 // over lanes and moves descriptors through vector registers: hence elect_one() and the shuffle of the warp's number.
 //
@@ -253,11 +310,12 @@ __device__ __forceinline__ void compute_tiles(const Maps& maps, const Arguments<
 // comes from L2 at 2 · (m + n) bytes for 2 · m · n operations: a byte for 64 of them at 128 × 128. With three taps at
 // 256 × 128 it is a byte for 150, and for 212 where two blocks share weights. At batch 1 the floor is a wave's
 // latency: filling the pipeline, and one tile's steps.
-template <typename T, int M, int N, int K, int Taps>
-__global__ void __launch_bounds__(Tile{M, N, K, Taps}.threads(), Tile{M, N, K, Taps}.blocks())
-    conv_sm90_kernel(const __grid_constant__ Maps maps, const __grid_constant__ Arguments<T> arguments) {
+template <typename T, int M, int N, int K, int Taps, int Then>
+__global__ void __launch_bounds__(Tile{M, N, K, Taps, Then}.threads(), Tile{M, N, K, Taps, Then}.blocks())
+    conv_sm90_kernel(const __grid_constant__ Maps maps, const __grid_constant__ Arguments<T> arguments,
+                     const __grid_constant__ SecondOrNothing<T, Then> second) {
 #if !defined(__CUDA_ARCH__) || defined(__CUDA_ARCH_FEAT_SM90_ALL)
-  constexpr Tile kTile{M, N, K, Taps};
+  constexpr Tile kTile{M, N, K, Taps, Then};
   const Tiling& tiling = arguments.tiling;
   const int thread = static_cast<int>(threadIdx.x);
   const int warp = __shfl_sync(~0u, thread / kLanes, 0);  // so that the compiler knows it is the same for all lanes
@@ -291,6 +349,10 @@ __global__ void __launch_bounds__(Tile{M, N, K, Taps}.threads(), Tile{M, N, K, T
     prefetch_tensor_map(maps.x);
     if (arguments.staged) prefetch_tensor_map(maps.y);
     if (arguments.staged_residual) prefetch_tensor_map(maps.residual);
+    if constexpr (Then > 0) {
+      prefetch_tensor_map(second.weights);
+      prefetch_tensor_map(second.y);
+    }
   }
   __syncthreads();
   if (tiling.split * tiling.sharing > 1) cluster_arrive();
@@ -298,12 +360,12 @@ __global__ void __launch_bounds__(Tile{M, N, K, Taps}.threads(), Tile{M, N, K, T
 
   if (warp >= kTile.warps()) {
     if constexpr (kTile.lends()) give_registers<40>();
-    if (warp == kTile.warps() && elect_one()) load_stages<kTile>(maps, arguments, stages);
+    if (warp == kTile.warps() && elect_one()) load_stages<kTile>(maps, arguments, second, stages);
     __syncwarp();
     if (tiling.split > 1) cluster_wait();
   } else {
     if constexpr (kTile.lends()) take_registers<232>();
-    compute_tiles<kTile>(maps, arguments, stages, shared + (stages.end() - barriers), warp);
+    compute_tiles<kTile>(maps, arguments, second, stages, shared + (stages.end() - barriers), warp);
   }
 #else
   __trap();  // nobody launches it here
@@ -334,15 +396,21 @@ CUtensorMap map_of_pixels(const TensorView& view, const Tiling& tiling, int rows
   return encode(map, kName);
 }
 
-// Boxes of one tap of `channels` channels' weights for k input channels.
-CUtensorMap map_of_weights(const Convolution& convolution, int channels, int k) {
-  const auto c = static_cast<std::uint64_t>(convolution.x.c), kernel = static_cast<std::uint64_t>(convolution.kernel),
-             tap = c * size_of(convolution.x.type);
+// Weights [out][kernel][kernel][in], in boxes of one tap of `channels` channels for k input channels.
+struct Weights {
+  const void* data;
+  DType type;
+  int in, kernel, out;
+};
+
+CUtensorMap map_of_weights(const Weights& weights, int channels, int k) {
+  const auto c = static_cast<std::uint64_t>(weights.in), kernel = static_cast<std::uint64_t>(weights.kernel),
+             tap = c * size_of(weights.type);
   TensorMap map;
-  map.type = convolution.x.type;
-  map.data = convolution.weights;
+  map.type = weights.type;
+  map.data = weights.data;
   map.rank = 4;
-  map.size = {c, kernel, kernel, static_cast<std::uint64_t>(convolution.y.c)};
+  map.size = {c, kernel, kernel, static_cast<std::uint64_t>(weights.out)};
   map.strides = {tap, kernel * tap, kernel * kernel * tap};
   map.box = {static_cast<std::uint32_t>(k), 1, 1, static_cast<std::uint32_t>(channels)};
   map.span = k * 2;
@@ -363,9 +431,9 @@ bool can_be_staged(const TensorView& view, const Convolution& convolution) {
          view.channel_offset % 8 == 0 && is_aligned(view.data);
 }
 
-template <typename T, int M, int N, int K, int Taps>
+template <typename T, int M, int N, int K, int Taps, int Then>
 void run(const Convolution& convolution, const ConvConfig& config, Stream stream) {
-  constexpr Tile kTile{M, N, K, Taps};
+  constexpr Tile kTile{M, N, K, Taps, Then};
   static_assert(Taps * N * kTile.span() % kStageAlignment == 0);  // so that what follows a stage is aligned, too
   const TensorView &y = convolution.y, &residual = convolution.epilogue.residual;
   Arguments<T> arguments{
@@ -388,30 +456,42 @@ void run(const Convolution& convolution, const ConvConfig& config, Stream stream
   arguments.staged_residual = arguments.staged && residual.data != nullptr;
   Maps maps{};
   maps.x = map_of_pixels(convolution.x, tiling, tiling.rows + Taps - 1, tiling.stride, K);
-  maps.weights = map_of_weights(convolution, N / config.sharing, K);
-  if (arguments.staged) maps.y = map_of_pixels(y, tiling, tiling.rows, 1, kTile.chunk());
+  maps.weights = map_of_weights({convolution.weights, convolution.x.type, convolution.x.c, convolution.kernel, y.c},
+                                N / config.sharing, K);
+  if (arguments.staged && convolution.keep) maps.y = map_of_pixels(y, tiling, tiling.rows, 1, kTile.chunk());
   if (arguments.staged_residual) maps.residual = map_of_pixels(residual, tiling, tiling.rows, 1, kTile.chunk());
+  SecondOrNothing<T, Then> second{};
+  if constexpr (Then > 0) {
+    const Pointwise& then = convolution.then;
+    require(arguments.staged && is_aligned(then.y.data) && is_aligned(then.epilogue.bias), kName,
+            "outputs, residual and biases of a pair at multiples of 16 bytes");
+    second = {map_of_weights({then.weights, y.type, y.c, 1, then.y.c}, Then, kTile.chunk()),
+              map_of_pixels(then.y, tiling, tiling.rows, 1, kTile.second().chunk()),
+              epilogue_arguments<T>(then.epilogue, then.y, y.type, kName), then.y.c, convolution.keep};
+  }
   LaunchShape shape{static_cast<unsigned>(grid), static_cast<unsigned>(kTile.threads()),
                     static_cast<std::size_t>(kTile.shared_bytes(columns, split, arguments.stages)),
                     static_cast<unsigned>(split * config.sharing)};
-  launch(kName, conv_sm90_kernel<T, M, N, K, Taps>, shape, stream, maps, arguments);
+  launch(kName, conv_sm90_kernel<T, M, N, K, Taps, Then>, shape, stream, maps, arguments, second);
 }
 
 // A stage is free when the next one's products have been issued: one alone would wait for itself.
 static_assert([] {
   for (const ConvConfig& config : kConfigs)
     for (int split = 1; split <= kMaxConvSm90Split; ++split)
-      if (Tile{config.m, config.n, config.k, config.taps}.stages(config.columns, split) < 2) return false;
+      if (Tile{config.m, config.n, config.k, config.taps, config.then}.stages(config.columns, split) < 2) return false;
   return true;
 }());
 
 template <typename T, std::size_t... I>
 void run_tile(const Convolution& convolution, const ConvConfig& config, Stream stream, std::index_sequence<I...>) {
   const auto is_chosen = [&](const Tile& tile) {
-    return config.m == tile.m && config.n == tile.n && config.k == tile.k && config.taps == tile.taps;
+    return config.m == tile.m && config.n == tile.n && config.k == tile.k && config.taps == tile.taps &&
+           config.then == tile.then;
   };
-  ((is_chosen(kTiles[I]) ? run<T, kTiles[I].m, kTiles[I].n, kTiles[I].k, kTiles[I].taps>(convolution, config, stream)
-                         : void()),
+  ((is_chosen(kTiles[I])
+        ? run<T, kTiles[I].m, kTiles[I].n, kTiles[I].k, kTiles[I].taps, kTiles[I].then>(convolution, config, stream)
+        : void()),
    ...);
 }
 
@@ -423,6 +503,7 @@ bool conv_sm90_fits(const Convolution& convolution, const ConvConfig& config) {
   if (unmet_expectation(convolution, config) != nullptr || !is_listed(config, kConfigs, kMaxConvSm90Split))
     return false;
   if (config.sharing != 1 && (config.sharing != 2 || config.split != 1)) return false;
+  if (config.then > 0 && config.split > 1) return false;
   if (config.columns == 0 && (convolution.kernel != 1 || convolution.stride != 1)) return false;
   if (config.taps > 1 && (convolution.kernel != 3 || convolution.stride != 1)) return false;
   const Tiling tiling = tiling_of(convolution, config);

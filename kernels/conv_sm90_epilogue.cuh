@@ -192,4 +192,30 @@ __device__ __forceinline__ void start_sums(const float* bias, int channel, int c
   }
 }
 
+// The second convolution of a pair: adds up the products of the tile that put_tile() has left, every pixel of it a row
+// of wgmma's first factor, and of the weights behind it. Ends when all of them are there.
+template <Tile kTile, typename T>
+__device__ __forceinline__ void multiply_tile(const Stages& stages, int warpgroup,
+                                              float (&sums)[kTile.second().fragments()][4]) {
+  constexpr int kDepth = 16, kSpan = Staged<kTile>::kSpan;
+  const std::uint32_t pixels = stages.end() + warpgroup * kTile.groups() * 64 * kSpan;
+  const std::uint32_t weights = stages.end() + kTile.place_bytes();
+  fence_registers(sums);
+  wgmma_fence();
+#pragma unroll
+  for (int chunk = 0; chunk < kTile.n / kTile.chunk(); ++chunk) {
+    const std::uint64_t a = matrix_descriptor(pixels + chunk * Staged<kTile>::kChunkBytes, kSpan);
+    const std::uint64_t b = matrix_descriptor(weights + chunk * kTile.then * kSpan, kSpan);
+#pragma unroll
+    for (int k = 0; k < kTile.chunk() / kDepth; ++k)
+#pragma unroll
+      for (int group = 0; group < kTile.groups(); ++group)
+        wgmma<T, kTile.then>(&sums[group * kTile.then / 8], a + ((group * 64 * kSpan + k * 2 * kDepth) >> 4),
+                             b + ((k * 2 * kDepth) >> 4));
+  }
+  wgmma_commit();
+  wgmma_wait<0>();
+  fence_registers(sums);
+}
+
 }  // namespace damoyolo::kernels

@@ -21,25 +21,33 @@ constexpr int kMultiprocessorBytes = 228 * 1024, kReservedBytes = 1024;
 
 // A tile's size: pixels and channels; and of a step of its sums: input channels and taps. Few input channels are for
 // layers that have no more, whose wider boxes would be mostly zeros, and for steps of three taps, which are as long.
+// `then`: where a tile has all channels, those of a 1×1 convolution behind it, whose tile is second(); or 0.
 struct Tile {
-  int m, n, k, taps;
+  int m, n, k, taps, then = 0;
 
   __host__ __device__ constexpr int warpgroups() const { return m == 64 ? 1 : 2; }    // that multiply
   __host__ __device__ constexpr int groups() const { return m / 64 / warpgroups(); }  // of 64 pixels, for each of them
   __host__ __device__ constexpr int fragments() const { return groups() * n / 8; }    // of 4 sums, for each thread
+  __host__ __device__ constexpr Tile second() const { return {m, then, k, 1}; }
+  __host__ __device__ constexpr int most_channels() const { return n > then ? n : then; }
   __host__ __device__ constexpr int consumers() const { return warpgroups() * kWarpgroup; }
   __host__ __device__ constexpr int warps() const { return consumers() / kLanes; }
   // More sums than the registers that all threads have alike leave room for. Then a whole warpgroup stands where one
   // warp copies, which can give its registers away.
-  __host__ __device__ constexpr bool lends() const { return fragments() >= 24; }
+  __host__ __device__ constexpr bool lends() const { return groups() * most_channels() / 8 >= 24; }
   __host__ __device__ constexpr int threads() const { return consumers() + (lends() ? kWarpgroup : kLanes); }
-  // On a multiprocessor at a time: as many as the registers allow.
-  __host__ __device__ constexpr int blocks() const { return (fragments() > 8 ? 1 : 2) + (warpgroups() == 1 ? 1 : 0); }
+  // On a multiprocessor at a time: as many as the registers allow, or, in a pair, the second's weights.
+  __host__ __device__ constexpr int blocks() const {
+    return then > 0 ? 1 : (fragments() > 8 ? 1 : 2) + (warpgroups() == 1 ? 1 : 0);
+  }
 
   __host__ __device__ constexpr int span() const { return 2 * k; }                // bytes of a row of either factor
   __host__ __device__ constexpr int pieces() const { return m / 16 * (n / 32); }  // of 16 pixels × 32 channels
   // Channels of one bulk copy between shared memory and y or a residual.
   __host__ __device__ constexpr int chunk() const { return n % 64 == 0 ? 64 : 32; }
+
+  __host__ __device__ constexpr int place_bytes() const { return m * most_channels() * 2; }  // of a tile in 16 bits
+  __host__ __device__ constexpr int second_weights_bytes() const { return n * then * 2; }
 
   constexpr int pixel_bytes(int columns) const {
     const int rows = columns == 0 ? 1 : m / columns, across = columns == 0 ? m : columns;
@@ -47,10 +55,12 @@ struct Tile {
     return (bytes + kStageAlignment - 1) / kStageAlignment * kStageAlignment;
   }
   constexpr int stage_bytes(int columns) const { return pixel_bytes(columns) + taps * n * span(); }
-  // The tile in 16 bits, or a piece of its sums for each warp; with a split, the pieces that a block ends.
+  // The tile in 16 bits, or a piece of its sums for each warp; with a split, the pieces that a block ends. In a pair,
+  // a place for the tiles of both in turn, and the second's weights.
   constexpr int end_bytes(int split) const {
     constexpr int kPieceBytes = kSumsBlock * 4;
-    return split == 1 ? std::max(m * n * 2, warps() * kPieceBytes) : (pieces() + split - 1) * kPieceBytes;
+    if (then > 0) return place_bytes() + second_weights_bytes();
+    return split == 1 ? std::max(place_bytes(), warps() * kPieceBytes) : (pieces() + split - 1) * kPieceBytes;
   }
   // As many as there is room for. Where sums are shared, blocks are few and each may have a multiprocessor.
   constexpr int stages(int columns, int split) const {

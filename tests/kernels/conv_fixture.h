@@ -141,12 +141,13 @@ inline std::string describe(const ConvCase& test) {
   return text.str();
 }
 
-// "128x64x64, 4 stages, 16 columns, split 2, three taps, shared"
+// "128x64x64, 4 stages, 16 columns, split 2, three taps, shared, then 64"
 inline std::string describe(const ConvConfig& config) {
   std::ostringstream text;
   text << config.m << "x" << config.n << "x" << config.k << ", " << config.stages << " stages, " << config.columns
        << " columns, split " << config.split << (config.taps == 3 ? ", three taps" : "")
        << (config.sharing == 2 ? ", shared" : "");
+  if (config.then > 0) text << ", then " << config.then;
   return text.str();
 }
 
@@ -183,6 +184,14 @@ class ConvExample {
     return kernels::describe(config) + ": " + kernels::describe(test_);
   }
 
+  // What output() holds after a run.
+  void check_output(const DeviceTensor& y, const std::vector<float>& got) const {
+    const std::string wrong =
+        describe_wrong({y.view().h, y.view().w, y.view().c}, got, expected_.values, expected_.bounds, y.initial());
+    if (!wrong.empty()) FAIL_CHECK(wrong);
+    CHECK(y.others_untouched());
+  }
+
   // The configuration with the case's split. Where blocks share sums, a second run must give the same bytes.
   void check(const ConvUnderTest& kernel, ConvConfig config) const {
     config.split = std::min(test_.split, kernel.max_split);
@@ -190,10 +199,7 @@ class ConvExample {
     CAPTURE(what);
     const DeviceTensor y = output();
     const std::vector<float> got = run(kernel, config, y);
-    const std::string wrong =
-        describe_wrong({y.view().h, y.view().w, y.view().c}, got, expected_.values, expected_.bounds, y.initial());
-    if (!wrong.empty()) FAIL_CHECK(wrong);
-    CHECK(y.others_untouched());
+    check_output(y, got);
     if (config.split == 1) return;
     const DeviceTensor again = output();
     CHECK(run(kernel, config, again) == got);

@@ -2,6 +2,7 @@
 
 #include "tests/case_for_each.h"
 #include "tests/kernels/conv_fixture.h"
+#include "tests/kernels/conv_pair_fixture.h"
 
 namespace damoyolo::kernels {
 namespace {
@@ -10,6 +11,7 @@ constexpr ConvUnderTest kKernel{conv_sm90_configs, conv_sm90_fits, conv_sm90_mem
                                 kMaxConvSm90Split};
 
 const std::vector<ConvTile> kTiles = conv_tiles(conv_sm90_configs());
+const std::vector<ConvTile> kPairs = conv_tiles(conv_sm90_configs(), true);
 
 TEST_CASE_FOR_EACH(const ConvTile& tile, kTiles, "conv_sm90 " + tile.name() + ": every case's sums") {
   if (!can_run(90)) return;
@@ -25,6 +27,58 @@ TEST_CASE_FOR_EACH(const ConvTile& tile, kTiles, "conv_sm90 " + tile.name() + ":
 TEST_CASE_FOR_EACH(const ConvTile& tile, kTiles, "conv_sm90 " + tile.name() + ": sums that a cluster shares") {
   if (!can_run(90)) return;
   check_cases(kKernel, tile, 1, [](const ConvCase& test) { return test.split > 1; });
+}
+
+TEST_CASE_FOR_EACH(const ConvTile& tile, kPairs, "conv_sm90 " + tile.name() + ": every pair's outputs") {
+  if (!can_run(90)) return;
+  check_pairs(kKernel, tile, 1);
+}
+
+TEST_CASE_FOR_EACH(const ConvTile& tile, kPairs, "conv_sm90 " + tile.name() + ": pairs whose weights blocks share") {
+  if (!can_run(90)) return;
+  check_pairs(kKernel, tile, 2);
+}
+
+KERNEL_TEST_CASE("conv_sm90 takes pairs whose pixels lie in one tile") {
+  if (!can_run(90)) return;
+  const ConvPairExample example({.first = {.in = {1, 4, 6, 16}, .out_channels = 32}, .channels = 32});
+  const DeviceTensor y = example.first_output(), z = example.output();
+  const ConvConfig config = kPairs.front().configs.front();
+  const auto refusal = [&](auto change) -> std::string {
+    Convolution convolution = example.convolution(y, z, true);
+    ConvConfig changed = config;
+    change(convolution, changed);
+    const bool fits = conv_sm90_fits(convolution, changed);
+    try {
+      launch_conv_sm90(convolution, changed, {});
+    } catch (const std::exception& error) {
+      return fits ? std::string("fits, but ") + error.what() : error.what();
+    }
+    return fits ? "" : "launched, but does not fit";
+  };
+  const std::string shape = "kernel conv_sm90 expects all channels of a pixel in one tile, of both convolutions";
+  const std::string whole = "kernel conv_sm90 expects outputs of a pair whose channels and places are multiples of 8";
+  CHECK(refusal([](Convolution&, ConvConfig&) {}) == "");
+  CHECK(refusal([](Convolution& c, ConvConfig&) { c.keep = false, c.y.data = nullptr; }) == "");
+  CHECK(refusal([](Convolution&, ConvConfig& config) { config.split = 2; }) ==
+        "kernel conv_sm90 expects columns for a window, and tiles that it can count");
+  CHECK(refusal([](Convolution& c, ConvConfig&) { c.y.c = c.y.pixel_stride = 40; }) == shape);
+  CHECK(refusal([](Convolution& c, ConvConfig&) { c.then.y.c = c.then.y.pixel_stride = 40; }) == shape);
+  CHECK(refusal([](Convolution& c, ConvConfig&) { c.y.c = 28; }) == whole);
+  CHECK(refusal([](Convolution& c, ConvConfig&) { c.then.y.c = 28; }) == whole);
+  CHECK(refusal([](Convolution& c, ConvConfig&) { c.then.y.h = 3; }) ==
+        "kernel conv_sm90 expects a convolution behind it of the same size and type, in this configuration");
+  CHECK(refusal([](Convolution& c, ConvConfig&) { c.then.y.type = DType::F32; }) ==
+        "kernel conv_sm90 expects a convolution behind it of the same size and type, in this configuration");
+  CHECK(refusal([](Convolution& c, ConvConfig&) { c.then.epilogue.residual = c.then.y; }) ==
+        "kernel conv_sm90 expects no residual for the second convolution of a pair");
+  // Pointers are the launch's affair.
+  CHECK(refusal([](Convolution& c, ConvConfig&) { c.then.weights = nullptr; }) ==
+        "fits, but kernel conv_sm90 expects weights of both convolutions at a multiple of 16 bytes");
+  CHECK(refusal([](Convolution& c, ConvConfig&) { c.then.y.data = nullptr; }) ==
+        "fits, but kernel conv_sm90 expects outputs with data of both convolutions");
+  CHECK(refusal([](Convolution& c, ConvConfig&) { c.then.y.data = static_cast<std::byte*>(c.then.y.data) + 8; }) ==
+        "fits, but kernel conv_sm90 expects outputs, residual and biases of a pair at multiples of 16 bytes");
 }
 
 // Pixels of a tile that are no rectangle's, rows cut off at the image's end, and images of one column.
