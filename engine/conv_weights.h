@@ -16,6 +16,8 @@ using TensorLookup = std::function<const TensorView&(std::string_view)>;
 struct ConvWeights {
   std::vector<float> weight;  // [out, in/groups, k, k]
   std::vector<float> bias;    // [out]; zero where a slice has none
+  // Of a convolution of kernel 1 that one launch computes behind this one: [its out, out], [its out].
+  std::vector<float> then_weight = {}, then_bias = {};
 };
 
 // Reads the slices of a convolution node and stacks them along the output channels. Throws Error naming the tensor

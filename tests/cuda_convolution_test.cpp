@@ -592,6 +592,32 @@ TEST_CASE("problems that break the rules are refused") {
   refused([](ConvProblem& p) { p.out_type = DType::F16; });
   refused([](ConvProblem& p) { p.alignment = 12; });
   refused([](ConvProblem& p) { p = with_residual(p, Residual::Same); });
+  refused([](ConvProblem& p) { p.then = {16, 16}; });
+  refused([](ConvProblem& p) { p.keep = false; });
+  const auto refused_pair = [&](auto change) {
+    ConvProblem problem = slices();
+    problem.then = {16, 16};
+    change(problem);
+    CHECK_THROWS_AS(conv_candidates(problem, libraries), Error);
+  };
+  refused_pair([](ConvProblem& p) { p.then.pixel_stride = 15; });
+  refused_pair([](ConvProblem& p) { p.out_type = DType::F32; });
+}
+
+TEST_CASE("a pair is computed by our own kernels or by none") {
+  FakeCudnn cudnn;
+  cudnn.proposals = {{7, {}, {}, {}, 0}};
+  Libraries libraries;
+  libraries.device = h100();
+  libraries.cudnn = std::move(cudnn.library);
+  ConvProblem pair = slices();
+  pair.then = {16, 16};
+  CHECK_FALSE(conv_candidates(slices(), libraries, KernelSource::Library).empty());
+  CHECK(conv_candidates(pair, libraries, KernelSource::Library).empty());
+  for (const ConvCandidate& candidate : conv_candidates(pair, libraries))
+    CHECK(candidate.name.find(",then") != std::string::npos);
+  libraries.device.compute_capability = 75;
+  CHECK(conv_candidates(pair, libraries).empty());
 }
 
 TEST_CASE("a cuDNN whose cuBLASLt is missing is not used") {

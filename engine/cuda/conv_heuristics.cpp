@@ -32,6 +32,7 @@ struct Work {
   std::int64_t tiles = 0;     // of the output
   std::int64_t steps = 0;     // of a tile's sum
   double step_bytes = 0;      // from memory for each step, without what lies outside the tensors
+  double then_bytes = 0;      // for each block, once: the weights of a pair's second
   std::int64_t resident = 0;  // blocks that a multiprocessor holds at a time
 };
 
@@ -63,12 +64,16 @@ Work work_of(const ConvProblem& problem, const DeviceTraits& device, ConvGenerat
   const double weights = static_cast<double>(config.taps) * std::min(config.n, out.c) / config.sharing;
   work.step_bytes = 2.0 * (pixels_of_step(config) + weights) * channels;
   const std::int64_t stage_bytes = std::int64_t{2} * (pixels_of_step(config) + config.taps * config.n) * config.k;
-  // For the end of wgmma's tiles: in 16 bits, or as sums that others share.
+  // For the end of wgmma's tiles: in 16 bits, or as sums that others share. Those of a pair follow each other there.
+  const int columns = std::max(config.n, config.then);
   const std::int64_t end_bytes =
-      generation == ConvGeneration::Sm90 ? std::int64_t{config.m} * config.n * (config.split == 1 ? 2 : 4) : 0;
-  const std::int64_t shared = stage_bytes * (stages_in_flight(config, generation) + 1) + end_bytes + kReservedShared;
+      generation == ConvGeneration::Sm90 ? std::int64_t{config.m} * columns * (config.split == 1 ? 2 : 4) : 0;
+  const std::int64_t then_bytes = std::int64_t{2} * config.n * config.then;
+  const std::int64_t shared =
+      stage_bytes * (stages_in_flight(config, generation) + 1) + end_bytes + then_bytes + kReservedShared;
   work.resident = std::min(device.shared_bytes / shared,
-                           static_cast<std::int64_t>(kRegisters / (config.m * config.n + kOtherRegisters)));
+                           static_cast<std::int64_t>(kRegisters / (config.m * columns + kOtherRegisters)));
+  work.then_bytes = 2.0 * out.c * problem.then.c;
   return work;
 }
 
@@ -83,6 +88,9 @@ bool is_legal(const ConvProblem& problem, const ConvConfig& config, const Work& 
   // Two blocks share weights where these are most of what they read.
   if (config.sharing > 1 && (config.split > 1 || config.n < kLeastShared || work.tiles < 2 * config.sharing))
     return false;
+  // All channels of a pair's pixels are in one tile, whose sums nobody shares.
+  if ((config.then > 0) != (problem.then.c > 0)) return false;
+  if (config.then > 0 && (config.split > 1 || problem.out.c > config.n || problem.then.c > config.then)) return false;
   // The stages fit into shared memory, and the sums into registers.
   if (work.resident < 1) return false;
   if (config.split == 1) return true;
@@ -91,21 +99,33 @@ bool is_legal(const ConvProblem& problem, const ConvConfig& config, const Work& 
   return work.tiles * config.split <= work.resident * device.multiprocessors;
 }
 
-// Clocks of a step on a multiprocessor that does nothing else.
-double step_clocks(const ConvConfig& config, const DeviceTraits& device, ConvGeneration generation,
-                   const ConvCosts& costs) {
+// Clocks of `m` × `n` sums of `k` products each, on a multiprocessor that does nothing else. `moved`: bytes into and
+// out of its shared memory.
+double product_clocks(double m, double n, double k, double moved, const DeviceTraits& device,
+                      ConvGeneration generation, const ConvCosts& costs) {
   const double rate = device.half_flops / (device.multiprocessors * device.clock);
   const double peak = generation == ConvGeneration::Sm90      ? costs.peak_of_sm90
                       : runs_on(ConvGeneration::Sm90, device) ? costs.peak_of_mma_on_sm90
                                                               : costs.peak_of_sm80;
-  const double products = 2.0 * config.m * config.n * config.k * config.taps / (rate * peak);
+  return std::max(2 * m * n * k / (rate * peak), moved / costs.shared_bytes);
+}
+
+double step_clocks(const ConvConfig& config, const DeviceTraits& device, ConvGeneration generation,
+                   const ConvCosts& costs) {
   // Both factors are written to shared memory once. mma.sync reads them into registers for two warps along each side;
   // wgmma reads the weights once for every 64 pixels.
   const double written = 2.0 * config.k * (pixels_of_step(config) + config.taps * config.n);
   const double read = generation == ConvGeneration::Sm90
                           ? 2.0 * config.k * config.taps * (config.m + config.n * config.m / 64.0)
                           : 2.0 * written;
-  return std::max(products, (written + read) / costs.shared_bytes);
+  return product_clocks(config.m, config.n, config.k * config.taps, written + read, device, generation, costs);
+}
+
+// Of the products of a pair's second in a tile, whose factors are in shared memory.
+double then_clocks(const ConvConfig& config, const DeviceTraits& device, ConvGeneration generation,
+                   const ConvCosts& costs) {
+  const double read = 2.0 * config.n * (config.m + config.then * config.m / 64.0);
+  return config.then == 0 ? 0 : product_clocks(config.m, config.then, config.n, read, device, generation, costs);
 }
 
 double seconds_of(const ConvProblem& problem, const DeviceTraits& device, ConvGeneration generation,
@@ -115,14 +135,17 @@ double seconds_of(const ConvProblem& problem, const DeviceTraits& device, ConvGe
   const std::int64_t rounds = divided(each, work.resident);
   const auto steps = static_cast<double>(divided(work.steps, config.split));
 
-  const double products =
-      static_cast<double>(each) * steps * step_clocks(config, device, generation, costs) / device.clock;
-  const double waiting =
-      static_cast<double>(rounds) * steps * costs.latency_seconds / std::max(stages_in_flight(config, generation), 1);
+  const double sum_clocks = steps * step_clocks(config, device, generation, costs);
+  const double behind = then_clocks(config, device, generation, costs) / device.clock;  // which no block overlaps
+  const double products = static_cast<double>(each) * (sum_clocks / device.clock + behind);
+  const double waited = steps * costs.latency_seconds / std::max(stages_in_flight(config, generation), 1);
+  const double waiting = static_cast<double>(rounds) * (waited + behind);
 
   // Where there are few blocks, only so many multiprocessors draw from the cache.
   const double busy = std::min<double>(static_cast<double>(blocks), device.multiprocessors);
-  double cached = static_cast<double>(blocks) * steps * work.step_bytes;
+  const double begun =
+      std::min<double>(static_cast<double>(blocks), static_cast<double>(work.resident) * device.multiprocessors);
+  double cached = static_cast<double>(blocks) * steps * work.step_bytes + begun * work.then_bytes;
   const bool in_cluster = generation == ConvGeneration::Sm90;  // where shares meet
   if (config.split > 1 && !in_cluster) cached += static_cast<double>(blocks) * config.m * config.n * 2 * sizeof(float);
   const double from_cache = cached / (busy * costs.l2_bytes * device.clock);
@@ -130,8 +153,9 @@ double seconds_of(const ConvProblem& problem, const DeviceTraits& device, ConvGe
   // What the cache does not hold comes from device memory, once.
   const double weights = static_cast<double>(problem.kernel) * problem.kernel * problem.in.c * problem.out.c * 2;
   const double residual = problem.residual == ConvProblem::Residual::None ? 0 : bytes_of(problem.out, problem.type);
-  const double touched =
-      bytes_of(problem.in, problem.type) + weights + residual + bytes_of(problem.out, problem.out_type);
+  const double outputs = (problem.keep ? bytes_of(problem.out, problem.out_type) : 0) +
+                         static_cast<double>(problem.out.pixels()) * problem.then.c * 2;
+  const double touched = bytes_of(problem.in, problem.type) + weights + work.then_bytes + residual + outputs;
   const double from_memory = touched > static_cast<double>(device.l2_bytes) ? touched / device.bytes_per_second : 0;
 
   const double meeting = config.split * config.sharing == 1 ? 0
@@ -150,7 +174,8 @@ bool runs_on(ConvGeneration generation, const DeviceTraits& device) {
 
 bool has_tensor_core_kernel(const ConvProblem& problem) {
   return problem.groups == 1 && (problem.type == DType::BF16 || problem.type == DType::F16) &&
-         (problem.kernel == 1 || problem.kernel == 3) && (problem.stride == 1 || problem.stride == 2);
+         (problem.kernel == 1 || problem.kernel == 3) && (problem.stride == 1 || problem.stride == 2) &&
+         (problem.then.c == 0 || problem.alignment >= 16);
 }
 
 double predicted_seconds(const ConvProblem& problem, const DeviceTraits& device, ConvGeneration generation,

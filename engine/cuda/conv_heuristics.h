@@ -3,7 +3,9 @@
 // For every configuration that is compiled, and every number of shares of its sums, the time is predicted from what it
 // has to do: how evenly the tiles divide among the multiprocessors, the products of a tile at what tensor cores and
 // shared memory let through, the bytes from the second-level cache and from device memory, the time until the first
-// data is there, and the launch. Autotuning times the best few by prediction, so that what counts is their order.
+// data is there, and the launch. The convolution behind a pair's first reads products, weights and all, from a block's
+// shared memory, and saves a launch and the bytes between. Autotuning times the best few by prediction, so that what
+// counts is their order.
 #pragma once
 
 #include <cstddef>
@@ -22,7 +24,8 @@ enum class ConvGeneration : std::uint8_t { Sm80, Sm90 };
 // Whether the kernels of a generation run on a device.
 bool runs_on(ConvGeneration generation, const DeviceTraits& device);
 
-// Whether our own kernels compute the problem: dense, 16-bit input, kernel 1 or 3, stride 1 or 2.
+// Whether our own kernels may compute the problem: dense, 16-bit input, kernel 1 or 3, stride 1 or 2; a pair of them,
+// where bulk copies can store both outputs.
 bool has_tensor_core_kernel(const ConvProblem& problem);
 
 // What the predictions are made of, beside what is known of the device. Nothing here has been measured: guesses, until

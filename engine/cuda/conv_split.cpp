@@ -153,6 +153,18 @@ ConvWeights weights_of_first(const ConvProblem& problem, const ConvSplit& split,
   return weights;
 }
 
+ConvProblem second_of(const ConvProblem& pair) {
+  ConvProblem second;
+  second.in = second.out = pair.out;
+  second.out.c = pair.then.c;
+  second.in_pixel_stride = pair.out_pixel_stride;
+  second.out_pixel_stride = pair.then.pixel_stride;
+  second.act = pair.then.act;
+  second.type = second.out_type = pair.type;
+  second.alignment = pair.alignment;
+  return second;
+}
+
 void require_aligned(const ConvProblem& problem, const ConvPointers& pointers) {
   for (const void* tensor : {pointers.in, static_cast<const void*>(pointers.out), pointers.residual})
     if (reinterpret_cast<std::uintptr_t>(tensor) % static_cast<std::uintptr_t>(problem.alignment) != 0)

@@ -1,4 +1,5 @@
-// Dividing a convolution between a library, which computes a first part of it, and our epilogue kernel.
+// Dividing a convolution between a library, which computes a first part of it, and our epilogue kernel; and a pair
+// into its two.
 //
 // After the sum come steps in a fixed order: bias; residual and activation, in the order the node says. A library can
 // fuse the first few, and the epilogue kernel does all the others in one more pass over the output.
@@ -48,6 +49,9 @@ std::string describe(const ConvSplit& split);
 
 // The weights of the first part: zeros for the channels that only it has.
 ConvWeights weights_of_first(const ConvProblem& problem, const ConvSplit& split, ConvWeights weights);
+
+// The convolution behind another one in a pair, by itself.
+ConvProblem second_of(const ConvProblem& pair);
 
 // Throws Error unless every tensor is aligned as the problem says: libraries would fault, and only on the device.
 void require_aligned(const ConvProblem& problem, const ConvPointers& pointers);

@@ -52,22 +52,27 @@ class Tensors {
         residual_bytes_(problem.residual == ConvProblem::Residual::None
                             ? 0
                             : bytes_of(problem.out, problem.residual_pixel_stride, problem.type)),
-        out_bytes_(bytes_of(problem.out, problem.out_pixel_stride, problem.out_type)),
-        sets_(rotated_bytes / (in_bytes_ + residual_bytes_ + out_bytes_) + 1) {
+        out_bytes_(problem.keep ? bytes_of(problem.out, problem.out_pixel_stride, problem.out_type) : 0),
+        then_bytes_(bytes_of(problem.out, problem.then.pixel_stride, problem.type)),
+        sets_(rotated_bytes / (in_bytes_ + residual_bytes_ + out_bytes_ + then_bytes_) + 1) {
     inputs_ = device_memory(runtime, sets_ * (in_bytes_ + residual_bytes_));
-    outputs_ = device_memory(runtime, sets_ * out_bytes_);
+    outputs_ = device_memory(runtime, sets_ * (out_bytes_ + then_bytes_));
     fill_random(runtime, stream, inputs_.get(), sets_ * (in_bytes_ + residual_bytes_), problem.type);
-    runtime.fill_zero(outputs_.get(), sets_ * out_bytes_, stream);
+    runtime.fill_zero(outputs_.get(), sets_ * (out_bytes_ + then_bytes_), stream);
   }
 
   std::size_t sets() const { return sets_; }
   ConvPointers set(std::size_t index, void* workspace) const {
     std::byte* const in = inputs_.get() + index * (in_bytes_ + residual_bytes_);
-    return {in, outputs_.get() + index * out_bytes_, residual_bytes_ > 0 ? in + in_bytes_ : nullptr, workspace};
+    std::byte* const out = outputs_.get() + index * (out_bytes_ + then_bytes_);
+    ConvPointers pointers{in, out_bytes_ > 0 ? out : nullptr, residual_bytes_ > 0 ? in + in_bytes_ : nullptr,
+                          workspace};
+    if (then_bytes_ > 0) pointers.then_out = out + out_bytes_;
+    return pointers;
   }
 
  private:
-  std::size_t in_bytes_, residual_bytes_, out_bytes_, sets_;
+  std::size_t in_bytes_, residual_bytes_, out_bytes_, then_bytes_, sets_;
   Owned<std::byte> inputs_, outputs_;
 };
 

@@ -42,6 +42,9 @@ void require_valid(const ConvProblem& p) {
           "a residual whose pixel stride is at least its channels");
   require(p.residual != ConvProblem::Residual::Half || (p.out.h % 2 == 0 && p.out.w % 2 == 0),
           "an output of even height and width, when the residual has half the size");
+  require(p.then.c == 0 || (p.groups == 1 && p.out_type == p.type && p.then.pixel_stride >= p.then.c),
+          "one group, an output of the input's type and a pixel stride of at least the channels, of a pair");
+  require(p.keep || p.then.c > 0, "an output that is kept, where nothing follows");
   require(p.alignment >= static_cast<int>(size_of(p.type)) && std::has_single_bit(static_cast<unsigned>(p.alignment)),
           "an alignment that is a power of two and holds an element");
 }
@@ -144,12 +147,13 @@ std::vector<ConvCandidate> conv_candidates(const ConvProblem& problem, Libraries
   require_valid(problem);
   std::vector<ConvCandidate> candidates;
   std::vector<std::string> failures;
+  const bool is_pair = problem.then.c > 0;
   // Depthwise convolutions are ours in any case, where cuDNN is not faster.
-  if (source != KernelSource::Own || problem.groups > 1)
+  if (!is_pair && (source != KernelSource::Own || problem.groups > 1))
     candidates = library_candidates(problem, libraries, proposals, failures);
   if (source != KernelSource::Library)
     std::ranges::move(own_candidates(problem, libraries.device, kOwnProposals), std::back_inserter(candidates));
-  if (candidates.empty()) throw_none(problem, libraries, source, failures);
+  if (candidates.empty() && !is_pair) throw_none(problem, libraries, source, failures);
   return candidates;
 }
 

@@ -1,9 +1,9 @@
 // Convolutions on the device: what the plan asks for, and everything that can compute it.
 //
-// A problem is a convolution node with its views' strides and types. conv_candidates() lists the kernels that compute
-// it: our own, cuDNN's and cuBLASLt's, with our epilogue kernel behind those that cannot do all of it. All of them
-// take the same pointers and give the same result up to rounding, so that a plan may choose by heuristics or by
-// timing.
+// A problem is a convolution node with its views' strides and types, or a pair of them: a 1×1 may be behind it in the
+// same launch. conv_candidates() lists the kernels that compute it: our own, cuDNN's and cuBLASLt's, with our epilogue
+// kernel behind those that cannot do all of it. All of them take the same pointers and give the same result up to
+// rounding, so that a plan may choose by heuristics or by timing.
 #pragma once
 
 #include <cstddef>
@@ -33,6 +33,14 @@ struct ConvProblem {
     Same,  // of the output's size
     Half,  // of half its height and width, read with nearest ×2
   };
+  // A convolution of kernel 1 and stride 1, of the output as rounded to its type; its own has that type, too.
+  struct Pointwise {
+    int c = 0;  // output channels; 0: nothing follows
+    int pixel_stride = 0;
+    Activation act = Activation::None;
+
+    bool operator==(const Pointwise&) const = default;
+  };
 
   Shape in, out;
   int in_pixel_stride = 0, out_pixel_stride = 0, residual_pixel_stride = 0;  // elements between pixels
@@ -44,6 +52,8 @@ struct ConvProblem {
   DType out_type = DType::F32;  // `type`, or F32 for the head
   bool allow_tf32 = false;      // F32 only: round inputs to 10 bits of mantissa for the tensor cores
   int alignment = 16;           // bytes, a power of two that divides every tensor's address
+  Pointwise then = {};          // behind one group, whose output has the input's type
+  bool keep = true;             // the output is stored; false only with `then`
 
   bool operator==(const ConvProblem&) const = default;
 };
@@ -58,13 +68,15 @@ struct DeviceBytes {
 
 // Device addresses of the views' first channels. `out` overlaps neither `in` nor `residual`. workspace:
 // ConvKernel::workspace_bytes(), aligned to 256 bytes; nobody else's while the kernel runs. next: weights() of a
-// kernel that will run soon; one of our own may bring them to the second-level cache meanwhile.
+// kernel that will run soon; one of our own may bring them to the second-level cache meanwhile. then_out: of
+// ConvProblem::then, apart from all the others; `out` is null where it is not kept.
 struct ConvPointers {
   const void* in = nullptr;
   void* out = nullptr;
   const void* residual = nullptr;
   void* workspace = nullptr;
   DeviceBytes next = {};
+  void* then_out = nullptr;
 
   bool operator==(const ConvPointers&) const = default;
 };
@@ -104,7 +116,7 @@ enum class Proposals : std::uint8_t { Likely, All };
 // has to compile behind: only autotuning should spend that time while there are others. Behind all of a library's come
 // the best few of our own tensor-core kernels, since no device has confirmed their predictions. A library may still
 // refuse one when it is made, with Error; then take the next. Throws Error when there is none, or the problem breaks
-// the rules above.
+// the rules above. For a pair there are our own alone, or none, which is no error: two launches compute it, too.
 std::vector<ConvCandidate> conv_candidates(const ConvProblem& problem, Libraries& libraries,
                                            KernelSource source = KernelSource::Auto,
                                            Proposals proposals = Proposals::Likely);

@@ -46,6 +46,10 @@ Convolution convolution_of(const ConvProblem& problem) {
   convolution.y = output_view(problem, &anywhere);
   // The sum alone is split off, so that all steps are left to the kernel's epilogue.
   convolution.epilogue = remaining_epilogue(problem, split(problem, 0), nullptr, &anywhere);
+  if (problem.then.c == 0) return convolution;
+  convolution.then.y = output_view(second_of(problem), &anywhere);
+  convolution.then.epilogue.act = problem.then.act;
+  convolution.keep = problem.keep;
   return convolution;
 }
 
@@ -61,6 +65,12 @@ class OwnConvKernel : public ConvKernel {
         memory_(kernel.memory(convolution_, config)),
         weights_(pack_channels_last(problem, weights, problem_.in.c)),
         bias_(std::as_bytes(std::span(weights.bias))) {
+    if (problem.then.c > 0) {
+      then_weights_ = Uploaded(pack_channels_last(second_of(problem), {weights.then_weight, weights.then_bias}));
+      then_bias_ = Uploaded(std::as_bytes(std::span(weights.then_bias)));
+      convolution_.then.weights = then_weights_.data();
+      convolution_.then.epilogue.bias = static_cast<const float*>(then_bias_.data());
+    }
     if (memory_.tickets > 0) tickets_ = ZeroedMemory(memory_.tickets * sizeof(unsigned));
     convolution_.weights = weights_.data();
     convolution_.epilogue.bias = static_cast<const float*>(bias_.data());
@@ -87,6 +97,7 @@ class OwnConvKernel : public ConvKernel {
     convolution.workspace = static_cast<std::byte*>(pointers.workspace) + copy_bytes();
     convolution.next = pointers.next.data;
     convolution.next_bytes = pointers.next.size;
+    convolution.then.y.data = pointers.then_out;
     kernel_.launch(convolution, config_, stream);
   }
 
@@ -109,7 +120,7 @@ class OwnConvKernel : public ConvKernel {
   ConvConfig config_;
   Convolution convolution_;  // but for the tensors and the workspace
   kernels::ConvMemory memory_;
-  Uploaded weights_, bias_;
+  Uploaded weights_, bias_, then_weights_, then_bias_;
   ZeroedMemory tickets_;
 };
 
@@ -155,7 +166,7 @@ std::vector<OwnConvolution> own_convolutions(const ConvProblem& problem, const D
       const auto has_tile = [&](const OwnConvolution& other) {
         return other.kernel == &kernel && other.config.m == one.config.m && other.config.n == one.config.n &&
                other.config.k == one.config.k && other.config.stages == one.config.stages &&
-               other.config.taps == one.config.taps;
+               other.config.taps == one.config.taps && other.config.then == one.config.then;
       };
       if (most < predictions.size() && std::ranges::count_if(all, has_tile) == kOfOneTile) continue;
       all.push_back({&kernel, one.config, one.seconds});
@@ -172,6 +183,7 @@ std::string own_name(const OwnKernel& kernel, const ConvConfig& config) {
   if (config.taps > 1) name += fmt::format(",taps{}", config.taps);
   if (config.sharing > 1) name += ",shared";
   if (config.split > 1) name += fmt::format(",split{}", config.split);
+  if (config.then > 0) name += fmt::format(",then{}", config.then);
   return name;
 }
 

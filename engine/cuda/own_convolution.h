@@ -43,11 +43,12 @@ struct OwnConvolution {
 std::vector<OwnConvolution> own_convolutions(const ConvProblem& problem, const DeviceTraits& device,
                                              std::span<const OwnKernel> kernels, std::size_t most);
 
-// "own:sm90:128x64x64:s4,c16,split2": the tile, stages, columns of a tile if it is a rectangle, split if there is one.
+// "own:sm90:128x64x64:s4,c16,split2": the tile, stages, columns of a tile if it is a rectangle, split if there is one;
+// at last "then64", the output channels of a tile of the convolution behind it.
 std::string own_name(const OwnKernel& kernel, const kernels::ConvConfig& config);
 
-// All of the problem in one launch. Only where the input's channels do not fill 16 bytes, or a tensor does not begin
-// at a multiple of them, the input is copied first: four layers of Ns.
+// All of the problem, the convolution behind it included, in one launch. Only where the input's channels do not fill
+// 16 bytes, or a tensor does not begin at a multiple of them, the input is copied first: four layers of Ns.
 std::unique_ptr<ConvKernel> make_own_kernel(const ConvProblem& problem, const OwnKernel& kernel,
                                             const kernels::ConvConfig& config, const ConvWeights& weights);
 

@@ -5,6 +5,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <limits>
 
 #include "bench/layers/layer_table.h"
 #include "engine/cuda/own_convolution.h"
@@ -149,6 +150,64 @@ TEST_CASE("what is proposed is legal, best first") {
   ConvProblem product = square(20, 64);
   product.kernel = 1;
   CHECK(damoyolo::cuda::predict(product, h100(), ConvGeneration::Sm90, rectangle).empty());
+}
+
+TEST_CASE("a pair is predicted to gain a launch and the bytes between, and to cost its products") {
+  const DeviceTraits device = h100();
+  const ConvConfig alone[] = {{128, 128, 64, 3, 8}, {128, 96, 64, 3}}, pairs[] = {{128, 128, 64, 3, 8, 1, 1, 1, 96}};
+  const auto predicted = [&](const ConvProblem& problem, std::span<const ConvConfig> configs) {
+    const auto all = damoyolo::cuda::predict(problem, device, ConvGeneration::Sm90, configs);
+    return all.empty() ? std::numeric_limits<double>::infinity() : all.front().seconds;
+  };
+  for (const int batch : {1, 32}) {
+    CAPTURE(batch);
+    const ConvProblem first = square(80, 128, batch);
+    ConvProblem second = first, pair = first;
+    second.kernel = 1;
+    second.out.c = second.out_pixel_stride = 88;
+    pair.then = {88, 88, Activation::Relu};
+    const double both = predicted(pair, pairs);
+    CHECK(both > predicted(first, std::span(alone).first(1)));
+    CHECK(both < predicted(first, alone) + predicted(second, alone));
+  }
+  // What is not kept need not be written, which counts where nothing but device memory does.
+  const ConvConfig narrow{128, 32, 32, 3, 8, 1, 1, 1, 32};
+  ConvCosts free;
+  free.latency_seconds = free.block_seconds = 0;
+  free.l2_bytes = free.shared_bytes = 1e6;
+  const auto seconds = [&](const ConvProblem& problem) {
+    return predicted_seconds(problem, device, ConvGeneration::Sm90, narrow, free);
+  };
+  ConvProblem kept = square(320, 32, 32);
+  kept.then = {24, 24, Activation::Relu};
+  ConvProblem unkept = kept;
+  unkept.keep = false;
+  CHECK(seconds(unkept) < 0.7 * seconds(kept));
+}
+
+TEST_CASE("pairs and configurations for them find each other, where all channels are in one tile") {
+  const ConvConfig both[] = {{128, 64, 64, 3, 8}, {128, 64, 64, 3, 8, 1, 1, 1, 32}};
+  const auto configs_for = [&](const ConvProblem& problem) {
+    std::vector<ConvConfig> configs;
+    for (const auto& one : damoyolo::cuda::predict(problem, h100(), ConvGeneration::Sm90, both))
+      if (std::ranges::find(configs, one.config) == configs.end()) configs.push_back(one.config);
+    return configs;
+  };
+  ConvProblem problem = square(40, 64);
+  for (const ConvConfig& config : configs_for(problem)) CHECK(config.then == 0);
+  problem.then = {32, 32};
+  CHECK(configs_for(problem) == std::vector{both[1]});
+  problem.then = {40, 40};
+  CHECK(configs_for(problem).empty());
+  problem = square(40, 72);
+  problem.then = {32, 32};
+  CHECK(configs_for(problem).empty());
+  // The weights of the second stay in shared memory beside the stages: without them, these would fit.
+  const ConvConfig large[] = {{128, 128, 64, 6, 8, 1, 1, 1, 128}, {128, 128, 64, 6, 8}};
+  problem = square(40, 128);
+  CHECK_FALSE(damoyolo::cuda::predict(problem, h100(), ConvGeneration::Sm90, large).empty());
+  problem.then = {128, 128};
+  CHECK(damoyolo::cuda::predict(problem, h100(), ConvGeneration::Sm90, large).empty());
 }
 
 TEST_CASE("every layer of every variant has candidates that its kernel takes") {

@@ -27,6 +27,7 @@ ConvProblem small() {
 // Kernels that compute nothing, and record what they are given.
 struct Trial {
   HostRuntime runtime;
+  ConvProblem problem = small();
   double seconds = 0;  // that the last kernel to run is said to take
   std::map<std::string, std::vector<ConvPointers>> runs;
   bool overlapped = false;
@@ -56,7 +57,7 @@ struct Trial {
   std::vector<CandidateTime> time(const std::vector<ConvCandidate>& candidates, const TimingOptions& options = {},
                                   std::unique_ptr<ConvKernel>* fastest = nullptr) {
     runtime.elapsed = [this] { return seconds; };
-    return time_candidates(runtime, nullptr, small(), candidates, {}, options, fastest);
+    return time_candidates(runtime, nullptr, problem, candidates, {}, options, fastest);
   }
 };
 
@@ -132,6 +133,29 @@ TEST_CASE("runs take turns on as many tensors as are asked for") {
   CHECK(tensors(0) == 1);
   CHECK(tensors(4 * kSet) == 5);
   CHECK(tensors(40 * kSet) == 41);
+}
+
+TEST_CASE("a pair is timed with a place for each output that it stores") {
+  constexpr std::size_t kFirst = 8 * 8 * 16 * 2, kSecond = 8 * 8 * 24 * 2;  // bytes
+  struct Writer : Trial::Kernel {
+    using Kernel::Kernel;
+    void run(const ConvPointers& pointers, kernels::Stream stream) override {
+      Kernel::run(pointers, stream);
+      if (pointers.out != nullptr) std::memset(pointers.out, 1, kFirst);
+      std::memset(pointers.then_out, 2, kSecond);
+      if (pointers.out != nullptr) CHECK(static_cast<const char*>(pointers.out)[kFirst - 1] == 1);
+    }
+  };
+  for (const bool keep : {true, false}) {
+    Trial trial;
+    trial.problem.then = {8, 24};
+    trial.problem.keep = keep;
+    const ConvCandidate writer{"writer", 1,
+                               [&](const ConvWeights&) { return std::make_unique<Writer>(trial, "writer", 1); }};
+    CHECK(trial.time({writer}).front().error.empty());
+    REQUIRE_FALSE(trial.runs["writer"].empty());
+    for (const ConvPointers& pointers : trial.runs["writer"]) CHECK((pointers.out != nullptr) == keep);
+  }
 }
 
 TEST_CASE("tensors are timed full of numbers") {

@@ -12,6 +12,7 @@
 #include <vector>
 
 #include "engine/core/error.h"
+#include "engine/cuda/conv_split.h"
 #include "engine/cuda/convolution.h"
 #include "engine/cuda/uploaded.h"
 #include "tests/simt/cuda_runtime.h"
@@ -34,14 +35,25 @@ class HostConvolution : public ConvKernel {
         for (std::size_t tap = 0; tap < taps; ++tap)
           packed[(tap * (row / taps) + k) * out + c] = weights.weight[c * row + k * taps + tap];
     weights_ = Uploaded(std::as_bytes(std::span(packed)));
+    if (problem.then.c > 0)
+      then_ = std::make_unique<HostConvolution>(second_of(problem),
+                                                ConvWeights{weights.then_weight, weights.then_bias}, name_, 0);
+    if (!problem.keep)
+      middle_.resize(static_cast<std::size_t>(problem.out.pixels() * problem.out_pixel_stride) *
+                     size_of(problem.out_type));
   }
 
   std::string name() const override { return name_; }
   std::size_t workspace_bytes() const override { return workspace_; }
 
-  void run(const ConvPointers& pointers, kernels::Stream stream) override {
+  void run(const ConvPointers& given, kernels::Stream stream) override {
     simt::after_kernel.insert(stream.handle);
     const ConvProblem& p = problem_;
+    ConvPointers pointers = given;
+    if (!p.keep) {
+      if (given.out != nullptr) throw Error("a convolution on the host got a place for what it does not keep");
+      pointers.out = middle_.data();
+    }
     if (workspace_ > 0) std::memset(pointers.workspace, 0xff, workspace_);  // it is ours alone
     std::vector<float> sums(static_cast<std::size_t>(p.out.c));
     for (int n = 0; n < p.out.n; ++n)
@@ -58,6 +70,7 @@ class HostConvolution : public ConvKernel {
                   sum);
           }
         }
+    if (then_ != nullptr) then_->run({pointers.out, pointers.then_out}, stream);
   }
 
  private:
@@ -123,6 +136,8 @@ class HostConvolution : public ConvKernel {
   std::vector<float> bias_;
   std::string name_;
   std::size_t workspace_;
+  std::unique_ptr<HostConvolution> then_;  // of a pair
+  std::vector<std::byte> middle_;          // what is between them, where nobody else wants it
 };
 
 // Types F32 and BF16.

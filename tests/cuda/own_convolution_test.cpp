@@ -7,6 +7,9 @@
 #include <algorithm>
 #include <cstring>
 
+#include "engine/core/error.h"
+#include "engine/cuda/conv_split.h"
+#include "kernels/conv_checks.h"
 #include "tests/compare.h"
 #include "tests/conv_problems.h"
 #include "tests/cuda/host_convolution.h"
@@ -45,6 +48,24 @@ const OwnKernel kRecorded{ConvGeneration::Sm80,
                           [](const Convolution& convolution, const ConvConfig& config, kernels::Stream stream) {
                             launches.push_back({convolution, config, stream.overlap});
                           }};
+
+// And one that takes pairs.
+constexpr ConvConfig kPairs[] = {
+    {128, 64, 64, 4, 8}, {128, 64, 64, 3, 8, 1, 1, 1, 64}, {128, 64, 64, 3, 8, 1, 1, 1, 32}};
+const OwnKernel kPaired{ConvGeneration::Sm90,
+                        "fake",
+                        [] { return std::span<const ConvConfig>(kPairs); },
+                        [](const Convolution& convolution, const ConvConfig& config) {
+                          return kernels::unmet_expectation(convolution, config) == nullptr;
+                        },
+                        [](const Convolution&, const ConvConfig&) { return kernels::ConvMemory{}; },
+                        kRecorded.launch};
+
+ConvProblem pair_of_slices() {
+  ConvProblem problem = slices();
+  problem.then = {48, 56, Activation::Silu};
+  return problem;
+}
 
 }  // namespace
 
@@ -120,6 +141,67 @@ TEST_CASE("an own convolution is one launch of all of the problem") {
   for (int i = 0; i < 3; ++i) CHECK(launched.tickets[i] == 0);
 }
 
+TEST_CASE("a pair is offered where its configurations hold all channels of both, and bulk copies can store them") {
+  const std::span<const OwnKernel> one(&kPaired, 1);
+  const auto offered = own_convolutions(pair_of_slices(), h100(), one, 100);
+  REQUIRE_FALSE(offered.empty());
+  for (const OwnConvolution& convolution : offered) {
+    CHECK(convolution.config.then >= 48);
+    CHECK(convolution.config.split == 1);
+  }
+  for (const OwnConvolution& convolution : own_convolutions(slices(), h100(), one, 100))
+    CHECK(convolution.config.then == 0);
+  const auto refused = [&](auto change) {
+    ConvProblem problem = pair_of_slices();
+    change(problem);
+    return own_convolutions(problem, h100(), one, 100).empty();
+  };
+  CHECK_FALSE(refused([](ConvProblem& p) { p.keep = false; }));
+  CHECK_FALSE(refused([](ConvProblem& p) { p.then.c = p.then.pixel_stride = 64; }));
+  CHECK(refused([](ConvProblem& p) { p.then.c = p.then.pixel_stride = 72; }));
+  CHECK(refused([](ConvProblem& p) { p.out.c = p.out_pixel_stride = 72; }));
+  CHECK(refused([](ConvProblem& p) { p.then.pixel_stride = 52; }));
+  CHECK(refused([](ConvProblem& p) { p.out_pixel_stride = 28; }));
+  CHECK(refused([](ConvProblem& p) { p.alignment = 8; }));
+  CHECK(refused([](ConvProblem& p) { p.type = p.out_type = DType::F32; }));
+  DeviceTraits ampere = h100();
+  ampere.compute_capability = 80;
+  CHECK(own_convolutions(pair_of_slices(), ampere, one, 100).empty());
+}
+
+TEST_CASE("a pair is one launch of both convolutions") {
+  for (const bool keep : {true, false}) {
+    ConvProblem problem = pair_of_slices();
+    problem.keep = keep;
+    const ConvWeights weights = weights_for(problem);
+    const auto kernel = make_own_kernel(problem, kPaired, kPairs[1], weights);
+    CHECK(kernel->name() == "own:fake:128x64x64:s3,c8,then64");
+    launches.clear();
+    alignas(256) std::byte in{}, out{}, then_out{};
+    kernel->run({&in, keep ? &out : nullptr, nullptr, nullptr, {}, &then_out}, {nullptr});
+    REQUIRE(launches.size() == 1);
+    const Convolution& launched = launches[0].convolution;
+    CHECK(launched.keep == keep);
+    CHECK(launched.y.data == (keep ? &out : nullptr));
+    CHECK(launched.y.c == 24);
+    CHECK(launched.then.y.data == &then_out);
+    CHECK(launched.then.y.c == 48);
+    CHECK(launched.then.y.pixel_stride == 56);
+    CHECK(launched.then.y.h == 7);
+    CHECK(launched.then.y.type == DType::BF16);
+    CHECK(launched.then.epilogue.act == Activation::Silu);
+    CHECK(launched.then.epilogue.residual.data == nullptr);
+    CHECK(launched.epilogue.act == Activation::Relu);
+    CHECK(kernel->weights().data == launched.weights);
+    const auto* packed = static_cast<const std::uint16_t*>(launched.then.weights);
+    for (std::size_t i = 0; i < 48 * 24; ++i) REQUIRE(packed[i] == bf16_from_float(weights.then_weight[i]));
+    for (std::size_t i = 0; i < 48; ++i) REQUIRE(launched.then.epilogue.bias[i] == weights.then_bias[i]);
+  }
+  ConvWeights none = weights_for(pair_of_slices());
+  none.then_weight.clear();
+  CHECK_THROWS_AS(make_own_kernel(pair_of_slices(), kPaired, kPairs[1], none), Error);
+}
+
 TEST_CASE("weights of own convolutions have whole vectors of channels, zeros past the problem's") {
   ConvProblem problem = slices();
   problem.in.c = 12;
@@ -192,4 +274,57 @@ TEST_CASE("own kernels give what the convolution means") {
             CHECK(result(*made) == got);
           }
         }
+}
+
+TEST_CASE("a pair gives the bytes of two launches that add up in its order") {
+  HostRuntime runtime;
+  ConvProblem pair = pair_of_slices();
+  pair.residual = ConvProblem::Residual::Same;
+  pair.residual_pixel_stride = 24;
+  const ConvWeights weights = weights_for(pair);
+  const std::size_t pixels = 2 * 7 * 10;
+  const std::vector<std::uint16_t> in = bf16(values("in", pixels * 40));
+  const std::vector<std::uint16_t> residual = bf16(values("residual", pixels * 24));
+  using Output = std::vector<std::uint16_t>;
+  const auto run = [&](const ConvProblem& problem, const OwnConvolution& own, const ConvWeights& its,
+                       ConvPointers at) {
+    const auto kernel = make_own_kernel(problem, *own.kernel, own.config, its);
+    CAPTURE(kernel->name());
+    const auto workspace = device_memory(runtime, kernel->workspace_bytes() + 1);
+    at.workspace = workspace.get();
+    kernel->run(at, {nullptr});
+  };
+  const std::size_t all = ~std::size_t{0};
+  ConvProblem first = pair;
+  first.then = {};
+  const ConvProblem second = second_of(pair);
+  int pairs = 0;
+  for (const OwnConvolution& both : own_convolutions(pair, h100(), own_kernels(), 4)) {
+    const auto alone = own_convolutions(first, h100(), own_kernels(), all);
+    const auto same = std::ranges::find_if(alone, [&](const OwnConvolution& one) {
+      return one.kernel == both.kernel && one.config.k == both.config.k && one.config.taps == both.config.taps &&
+             one.config.split == 1;
+    });
+    const auto behind = own_convolutions(second, h100(), own_kernels(), all);
+    const auto whole = std::ranges::find_if(
+        behind, [&](const OwnConvolution& one) { return one.kernel == both.kernel && one.config.split == 1; });
+    REQUIRE(same != alone.end());
+    REQUIRE(whole != behind.end());
+    Output middle(pixels * 32), expected(pixels * 56);
+    run(first, *same, weights, {in.data(), middle.data(), residual.data()});
+    run(second, *whole, {weights.then_weight, weights.then_bias}, {middle.data(), expected.data()});
+    for (const bool keep : {true, false}) {
+      ConvProblem problem = pair;
+      problem.keep = keep;
+      Output kept(pixels * 32), behind_it(pixels * 56);
+      run(problem, both, weights,
+          {in.data(), keep ? kept.data() : nullptr, residual.data(), nullptr, {}, behind_it.data()});
+      CHECK(behind_it == expected);
+      if (keep) CHECK(kept == middle);
+    }
+    ++pairs;
+  }
+#ifndef DAMOYOLO_WITHOUT_SM90A
+  CHECK(pairs == 4);
+#endif
 }

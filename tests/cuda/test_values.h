@@ -23,7 +23,9 @@ inline std::vector<float> values(std::string_view name, std::size_t count) {
 // Of one group.
 inline ConvWeights weights_for(const ConvProblem& problem) {
   return {values("weights", static_cast<std::size_t>(problem.out.c * problem.in.c * problem.kernel * problem.kernel)),
-          values("bias", static_cast<std::size_t>(problem.out.c))};
+          values("bias", static_cast<std::size_t>(problem.out.c)),
+          values("weights behind", static_cast<std::size_t>(problem.then.c * problem.out.c)),
+          values("bias behind", static_cast<std::size_t>(problem.then.c))};
 }
 
 inline std::vector<std::uint16_t> bf16(const std::vector<float>& values) {
