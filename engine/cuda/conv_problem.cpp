@@ -23,9 +23,14 @@ ConvProblem conv_problem(const Graph& graph, const Step& step, bool allow_tf32) 
   problem.type = step.in.type;
   problem.out_type = step.out.type;
   problem.allow_tf32 = allow_tf32;
+  if (step.then != kNone) {
+    const Node& then = graph.nodes[static_cast<std::size_t>(step.then)];
+    problem.then = {step.then_out.shape.c, step.then_out.pixel_stride, then.act};
+    problem.keep = step.out.region != kNone;
+  }
   // Regions begin at multiples of 256 bytes; slices lie wherever their channels do.
   std::size_t multiples = 16;
-  for (const View* view : {&step.in, &step.out, &step.residual})
+  for (const View* view : {&step.in, &step.out, &step.residual, &step.then_out})
     multiples |= static_cast<std::size_t>(view->channel_offset) * size_of(view->type);
   problem.alignment = 1 << std::countr_zero(multiples);
   return problem;

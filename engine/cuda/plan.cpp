@@ -16,6 +16,12 @@ constexpr std::int64_t kAlignment = 256;  // what cudaMalloc gives, and librarie
 
 std::size_t index(int position) { return static_cast<std::size_t>(position); }
 
+// Whether two values have a channel of one buffer in common.
+bool overlap(const Value& a, const Value& b) {
+  return a.buffer == b.buffer && a.channel_offset < b.channel_offset + b.shape.c &&
+         b.channel_offset < a.channel_offset + a.shape.c;
+}
+
 class Lowering {
  public:
   Lowering(const Graph& graph, const PlanOptions& options) : graph_(graph), options_(options) {}
@@ -26,10 +32,14 @@ class Lowering {
       const std::int64_t channels = in_whole_vectors(buffer.shape.c, type);
       plan_.regions.push_back({{}, buffer.shape.pixels() * channels * static_cast<std::int64_t>(size_of(type))});
     }
-    // The images come from outside.
-    plan_.regions[index(graph_.value(graph_.input).buffer)].bytes = 0;
-    for (std::size_t i = 0; i < graph_.nodes.size(); ++i) add_step(static_cast<int>(i));
+    touched_.resize(plan_.regions.size(), false);
+    for (std::size_t i = 0; i < graph_.nodes.size(); ++i)
+      if (std::ranges::count(options_.joined, static_cast<int>(i), &NodePair::second) == 0)
+        add_step(static_cast<int>(i));
     finish();
+    // The images, which come from outside, and what is not kept.
+    for (std::size_t i = 0; i < plan_.regions.size(); ++i)
+      if (!touched_[i]) plan_.regions[i].bytes = 0;
     for (std::size_t i = 0; i < plan_.steps.size(); ++i) choose_stream(i);
     return std::move(plan_);
   }
@@ -74,10 +84,33 @@ class Lowering {
     step.out = view_of(node.output);
     if (step.kind == StepKind::Convert) step.in.shape = step.out.shape;  // without padding
     if (step.kind != StepKind::Pixels) depend_on(step, operands(node));
+    writes(node.output);
+    const auto pair = std::ranges::find(options_.joined, position, &NodePair::first);
+    if (pair != options_.joined.end()) {
+      const ValueId output = graph_.nodes[index(pair->second)].output;
+      step.then = pair->second;
+      step.then_out = view_of(output);
+      writes(output);
+      if (!is_read_beside(*pair)) step.out.region = kNone;
+    }
     add(std::move(step));
-    writers_.push_back(node.output);
-    std::string& name = plan_.regions[index(graph_.value(node.output).buffer)].name;
-    if (name.empty()) name = graph_.value(node.output).name;
+  }
+
+  // Of the step that is added next.
+  void writes(ValueId value) {
+    writers_.push_back({value, static_cast<int>(plan_.steps.size())});
+    std::string& name = plan_.regions[index(graph_.value(value).buffer)].name;
+    if (name.empty()) name = graph_.value(value).name;
+  }
+
+  // Whether anybody but the second of a pair reads what the first one gives.
+  bool is_read_beside(const NodePair& pair) const {
+    const Value& middle = graph_.value(graph_.nodes[index(pair.first)].output);
+    const auto reads = [&](ValueId id) { return overlap(graph_.value(id), middle); };
+    for (std::size_t i = 0; i < graph_.nodes.size(); ++i)
+      if (static_cast<int>(i) != pair.second && std::ranges::any_of(operands(graph_.nodes[i]), reads)) return true;
+    return std::ranges::any_of(graph_.head,
+                               [&](const HeadLevel& level) { return reads(level.cls) || reads(level.reg); });
   }
 
   void finish() {
@@ -109,7 +142,6 @@ class Lowering {
   void touch(RegionId id, int step) {
     if (id == kNone) return;
     Region& region = plan_.regions[index(id)];
-    if (touched_.size() < plan_.regions.size()) touched_.resize(plan_.regions.size(), false);
     region.first = touched_[index(id)] ? std::min(region.first, step) : step;
     region.last = std::max(region.last, step);
     touched_[index(id)] = true;
@@ -117,7 +149,7 @@ class Lowering {
 
   void add(Step step) {
     const auto position = static_cast<int>(plan_.steps.size());
-    for (const View* view : {&step.in, &step.out, &step.residual}) touch(view->region, position);
+    for (const View* view : {&step.in, &step.out, &step.residual, &step.then_out}) touch(view->region, position);
     std::sort(step.dependencies.begin(), step.dependencies.end());
     step.dependencies.erase(std::unique(step.dependencies.begin(), step.dependencies.end()), step.dependencies.end());
     plan_.steps.push_back(std::move(step));
@@ -125,15 +157,9 @@ class Lowering {
 
   // The earlier steps that write any channel of the values.
   void depend_on(Step& step, const std::vector<ValueId>& values) const {
-    for (const ValueId id : values) {
-      const Value& read = graph_.value(id);
-      for (std::size_t i = 0; i < writers_.size(); ++i) {
-        const Value& written = graph_.value(writers_[i]);
-        if (written.buffer == read.buffer && written.channel_offset < read.channel_offset + read.shape.c &&
-            read.channel_offset < written.channel_offset + written.shape.c)
-          step.dependencies.push_back(static_cast<int>(i));
-      }
-    }
+    for (const ValueId id : values)
+      for (const Written& written : writers_)
+        if (overlap(graph_.value(written.value), graph_.value(id))) step.dependencies.push_back(written.step);
   }
 
   // A step goes on where one of its dependencies was the last, the latest of them by preference; a new branch takes a
@@ -174,11 +200,16 @@ class Lowering {
     last_[index(chosen)] = static_cast<int>(position);
   }
 
+  struct Written {
+    ValueId value;
+    int step;
+  };
+
   const Graph& graph_;
   const PlanOptions& options_;
   Plan plan_;
-  ValueId padded_ = kNone;                 // what Pixels writes
-  std::vector<ValueId> writers_;           // by step
+  ValueId padded_ = kNone;  // what Pixels writes
+  std::vector<Written> writers_;
   std::vector<bool> touched_;              // by region
   std::vector<int> last_;                  // by stream: its last step so far
   std::vector<std::vector<bool>> before_;  // as happens_before() gives it
@@ -194,7 +225,32 @@ std::int64_t bytes_of(const View& view) {
   return view.region == kNone ? 0 : view.shape.elements() * static_cast<std::int64_t>(size_of(view.type));
 }
 
+std::int64_t weight_bytes(const Node& node, int in, int out, DType type) {
+  return std::int64_t{node.kernel} * node.kernel * in / node.groups * out * static_cast<std::int64_t>(size_of(type));
+}
+
 }  // namespace
+
+std::vector<NodePair> joinable_pairs(const Graph& graph, DType activations) {
+  std::vector<NodePair> pairs;
+  if (activations == DType::F32) return pairs;
+  // All of its tensors are in the activations' type; a residual always is in the input's.
+  const auto is_dense = [&](const Node& node, int kernel) {
+    const auto is_narrow = [&](ValueId id) { return graph.buffer_of(id).content == Content::Activation; };
+    return node.op == Op::Conv && node.kernel == kernel && node.groups == 1 && is_narrow(node.inputs[0]) &&
+           is_narrow(node.output);
+  };
+  for (std::size_t i = 0; i < graph.nodes.size(); ++i) {
+    if (!is_dense(graph.nodes[i], 3)) continue;
+    const auto second = std::ranges::find_if(graph.nodes, [&](const Node& node) {
+      return is_dense(node, 1) && node.stride == 1 && node.residual == kNone &&
+             node.inputs[0] == graph.nodes[i].output;
+    });
+    if (second != graph.nodes.end())
+      pairs.push_back({static_cast<int>(i), static_cast<int>(second - graph.nodes.begin())});
+  }
+  return pairs;
+}
 
 Plan lower(const Graph& graph, const PlanOptions& options) { return Lowering(graph, options).run(); }
 
@@ -237,20 +293,34 @@ void lay_out(Plan& plan) {
   for (const Region& region : plan.regions) lifetimes.push_back({region.bytes, region.first, region.last});
   for (std::size_t i = 0; i < count; ++i) {
     const Step& step = plan.steps[i];
-    for (const RegionId id : {step.in.region, step.out.region, step.residual.region, step.workspace})
+    for (const RegionId id :
+         {step.in.region, step.out.region, step.residual.region, step.then_out.region, step.workspace})
       if (id != kNone) lifetimes[index(id)].last = std::max(lifetimes[index(id)].last, latest[i]);
   }
   plan.arena = lay_out_arena(lifetimes, kAlignment);
   for (std::size_t i = 0; i < plan.regions.size(); ++i) plan.regions[i].offset = plan.arena.offsets[i];
 }
 
+std::string name_of(const Step& step, const Graph& graph) {
+  if (step.node == kNone) return "results";
+  const std::string& name = graph.nodes[index(step.node)].name;
+  return step.then == kNone ? name : name + " + " + graph.nodes[index(step.then)].name;
+}
+
+std::int64_t flops(const Step& step, const Graph& graph) {
+  std::int64_t sum = 0;
+  for (const int node : {step.node, step.then})
+    if (node != kNone) sum += flops(graph, graph.nodes[index(node)]);
+  return sum;
+}
+
 std::int64_t bytes_moved(const Step& step, const Graph& graph) {
-  std::int64_t bytes = bytes_of(step.in) + bytes_of(step.out) + bytes_of(step.residual);
-  if (step.kind != StepKind::Conv) return bytes;
-  const Node& node = graph.nodes[index(step.node)];
-  const std::int64_t weights =
-      std::int64_t{node.kernel} * node.kernel * step.in.shape.c / node.groups * step.out.shape.c;
-  return bytes + weights * static_cast<std::int64_t>(size_of(step.in.type));
+  std::int64_t bytes = bytes_of(step.in) + bytes_of(step.out) + bytes_of(step.residual) + bytes_of(step.then_out);
+  if (step.kind == StepKind::Conv)
+    bytes += weight_bytes(graph.nodes[index(step.node)], step.in.shape.c, step.out.shape.c, step.in.type);
+  if (step.then != kNone)
+    bytes += weight_bytes(graph.nodes[index(step.then)], step.out.shape.c, step.then_out.shape.c, step.out.type);
+  return bytes;
 }
 
 std::string to_text(const Plan& plan, const Graph& graph, std::span<const std::string> kernels) {
@@ -258,14 +328,14 @@ std::string to_text(const Plan& plan, const Graph& graph, std::span<const std::s
   std::int64_t all_flops = 0;
   for (std::size_t i = 0; i < plan.steps.size(); ++i) {
     const Step& step = plan.steps[i];
-    const Node* node = step.node == kNone ? nullptr : &graph.nodes[index(step.node)];
-    const std::int64_t work = node == nullptr ? 0 : flops(graph, *node);
+    const std::int64_t work = flops(step, graph);
     all_flops += work;
-    std::string views = fmt::format("{} <- {}", text_of(step.out), text_of(step.in));
+    std::string views = fmt::format("{}{} <- {}", text_of(step.out),
+                                    step.then == kNone ? "" : ", " + text_of(step.then_out), text_of(step.in));
     if (step.residual.region != kNone) views += " + " + text_of(step.residual);
     text += fmt::format("{:4} s{} {:<40} {:<44} {:<34} {:>9.1f} {:>11}{}{}\n", i, step.stream, kernels[i],
-                        node == nullptr ? "results" : node->name, views, static_cast<double>(work) / 1e6,
-                        bytes_moved(step, graph), step.waits.empty() ? "" : "  after ", fmt::join(step.waits, ", "));
+                        name_of(step, graph), views, static_cast<double>(work) / 1e6, bytes_moved(step, graph),
+                        step.waits.empty() ? "" : "  after ", fmt::join(step.waits, ", "));
   }
   text += "regions: offset, bytes, steps\n";
   for (std::size_t i = 0; i < plan.regions.size(); ++i) {

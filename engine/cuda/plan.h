@@ -40,7 +40,7 @@ struct View {
 
 enum class StepKind : std::uint8_t {
   Pixels,    // the input → out
-  Conv,      // in (and residual) → out
+  Conv,      // in (and residual) → out (and then_out)
   SppPool,   // in → out
   Upsample,  // in → out
   Convert,   // in → out, between fp32 and the activations' type
@@ -51,6 +51,10 @@ struct Step {
   StepKind kind{};
   int node = kNone;  // of the graph; Finish has none
   View in, out, residual;
+  // Conv: another node, of kernel 1, that the same launch computes from `out`. Where nobody else reads that, it has no
+  // region.
+  int then = kNone;
+  View then_out;
   RegionId workspace = kNone;
   std::vector<int> dependencies;  // steps whose results it reads
   int stream = 0;
@@ -73,10 +77,23 @@ struct Plan {
   const Region& region(RegionId id) const { return regions[static_cast<std::size_t>(id)]; }
 };
 
+// Positions of two convolutions in a graph, of which the second reads what the first gives.
+struct NodePair {
+  int first = kNone, second = kNone;
+
+  bool operator==(const NodePair&) const = default;
+};
+
+// Those that one launch may compute, each node in one at most: dense, the first of kernel 3, the second of kernel 1
+// and stride 1, without a residual; all tensors 16 bits wide. The second waits for nothing but the first, so that both
+// can be over when the first is. In the order of the first ones.
+std::vector<NodePair> joinable_pairs(const Graph& graph, DType activations);
+
 struct PlanOptions {
-  DType activations = DType::F32;  // or BF16, F16; values of Content::Float32 are F32 in any case
-  int streams = kMaxStreams;       // at most
-  bool keep_values = false;        // no region gives its memory to another, for tests and tools
+  DType activations = DType::F32;     // or BF16, F16; values of Content::Float32 are F32 in any case
+  int streams = kMaxStreams;          // at most
+  bool keep_values = false;           // no region gives its memory to another, for tests and tools; not with `joined`
+  std::vector<NodePair> joined = {};  // of joinable_pairs(), each of which becomes one step
 };
 
 // Lowers an optimized graph (no Concat, Add, Activate, MaxPool or SpaceToDepth left; throws Error otherwise): views,
@@ -94,7 +111,13 @@ void lay_out(Plan& plan);
 // before[b][a]: step a ends before step b begins, by the order of the streams and the waits.
 std::vector<std::vector<bool>> happens_before(const Plan& plan);
 
-// What a step has to move at least: its views, and the weights of a convolution.
+// "results" for Finish, "a + b" for a pair.
+std::string name_of(const Step& step, const Graph& graph);
+
+// 2·multiply-adds of its convolutions.
+std::int64_t flops(const Step& step, const Graph& graph);
+
+// What a step has to move at least: its views, and the weights of its convolutions.
 std::int64_t bytes_moved(const Step& step, const Graph& graph);
 
 // A table of the steps with their kernels' names, one per step, and one of the regions.

@@ -84,6 +84,7 @@ std::vector<Access> accesses(const Plan& plan, const Step& step) {
   add(step.in, false);
   add(step.residual, false);
   add(step.out, true);
+  add(step.then_out, true);
   if (step.kind == StepKind::Finish)
     for (const HeadViews& level : plan.head) {
       add(level.cls, false);
@@ -203,6 +204,94 @@ TEST_CASE("cuda plan: layers kept in fp32 read and write fp32, and conversions a
       }
 }
 
+TEST_CASE("cuda plan: a pair in one step is ordered and stored like all else") {
+  for (const ModelSpec& spec : released_variants())
+    for (const int batch : {1, 8})
+      for (const int streams : {1, kMaxStreams}) {
+        CAPTURE(spec.variant);
+        CAPTURE(batch);
+        CAPTURE(streams);
+        const Graph graph = optimized(spec, batch);
+        const std::vector<NodePair> pairs = joinable_pairs(graph, DType::BF16);
+
+        CHECK(pairs.size() >= (spec.variant.starts_with("N") ? 1 : 4));
+        const Plan apart = planned(graph, {DType::BF16, streams}),
+                   joined = planned(graph, {DType::BF16, streams, false, pairs});
+        CHECK(fault_of(joined).value_or("") == "");
+        CHECK(happens_before(joined) == recorded_order(joined));
+        CHECK(joined.steps.size() + pairs.size() == apart.steps.size());
+        std::int64_t flops_apart = 0, flops_joined = 0;
+        for (const Step& step : apart.steps) flops_apart += flops(step, graph);
+        for (const Step& step : joined.steps) flops_joined += flops(step, graph);
+        CHECK(flops_joined == flops_apart);
+      }
+}
+
+TEST_CASE("cuda plan: what a pair alone reads has no memory, what others read does") {
+  const Graph graph = optimized(released_variant("S"), 1);
+  const std::vector<NodePair> pairs = joinable_pairs(graph, DType::BF16);
+  const Plan plan = planned(graph, {DType::BF16, kMaxStreams, false, pairs});
+  const auto step_of = [&](std::string_view name) -> const Step& {
+    for (const Step& step : plan.steps)
+      if (name_of(step, graph) == name) return step;
+    FAIL("no step ", name);
+    return plan.steps.front();
+  };
+  const auto buffer_of = [&](const Step& step) {
+    return graph.value(graph.nodes[static_cast<std::size_t>(step.node)].output).buffer;
+  };
+  const Step& stem = step_of("backbone.0 + backbone.1.0.conv1");
+  CHECK(stem.out.region == kNone);
+  CHECK(stem.out.shape == Shape{1, 320, 320, 32});
+  CHECK(stem.then_out.shape == Shape{1, 320, 320, 24});
+  CHECK(plan.region(buffer_of(stem)).bytes == 0);
+  constexpr std::int64_t kPixels = 320 * 320;
+  CHECK(bytes_moved(stem, graph) == kPixels * 16 * 2 + kPixels * 24 * 2 + 9 * 16 * 32 * 2 + 32 * 24 * 2);
+  CHECK(flops(stem, graph) == 2 * kPixels * (9 * 12 * 32 + 32 * 24));
+  // The first is a residual later; the last is read by the neck, too, from a buffer that others are beside it in.
+  const Step& block = step_of("backbone.2.1.conv2 + backbone.2.2.conv1");
+  CHECK(block.out.region == buffer_of(block));
+  CHECK(block.residual.region != kNone);
+  CHECK(plan.region(buffer_of(block)).bytes == 80 * 80 * 128 * 2);
+  CHECK(step_of("backbone.4.1.conv2 + backbone.5.0.conv1").out.region != kNone);
+  const std::string text = to_text(plan, graph, std::vector<std::string>(plan.steps.size(), "some_kernel"));
+  CHECK(text.find("backbone.0 + backbone.1.0.conv1") != std::string::npos);
+  CHECK(text.find("36.99 GFLOP") != std::string::npos);
+}
+
+TEST_CASE("cuda plan: pairs are a dense 3x3 and a 1x1 of all that it gives, both in 16 bits") {
+  const Graph graph = optimized(released_variant("S"), 1);
+  for (const NodePair& pair : joinable_pairs(graph, DType::F16)) {
+    const Node &first = graph.nodes[static_cast<std::size_t>(pair.first)],
+               &second = graph.nodes[static_cast<std::size_t>(pair.second)];
+    CHECK((first.kernel == 3 && first.groups == 1));
+    CHECK((second.kernel == 1 && second.stride == 1 && second.residual == kNone));
+    CHECK(operands(second) == std::vector{first.output});
+  }
+  CHECK(joinable_pairs(graph, DType::F32).empty());
+  const auto stem_is_first = [](const Graph& graph) {
+    const auto pairs = joinable_pairs(graph, DType::BF16);
+    return std::ranges::any_of(
+        pairs, [&](NodePair pair) { return graph.nodes[static_cast<std::size_t>(pair.first)].name == "backbone.0"; });
+  };
+  CHECK(stem_is_first(graph));
+  for (const char* kept : {"backbone.0", "backbone.1.0.conv1"}) {
+    Graph mixed = graph;
+    keep_fp32(mixed, std::vector<std::string>{kept});
+    CHECK_FALSE(stem_is_first(mixed));
+  }
+  const auto changed = [&](std::string_view name, auto change) {
+    Graph other = graph;
+    change(*std::ranges::find(other.nodes, name, &Node::name));
+    return stem_is_first(other);
+  };
+  CHECK_FALSE(changed("backbone.0", [](Node& node) { node.kernel = 1; }));
+  CHECK_FALSE(changed("backbone.1.0.conv1", [](Node& node) { node.kernel = 3; }));
+  CHECK_FALSE(changed("backbone.1.0.conv1", [](Node& node) { node.stride = 2; }));
+  CHECK_FALSE(changed("backbone.1.0.conv1", [](Node& node) { node.residual = node.output; }));
+  CHECK_FALSE(changed("backbone.1.0.conv1", [](Node& node) { node.groups = 32; }));
+}
+
 TEST_CASE("cuda plan: the checks above see a wait, an offset or a lifetime that is wrong") {
   const Graph graph = optimized(released_variant("T"), 1);
   const Plan good = planned(graph, {});
@@ -216,6 +305,13 @@ TEST_CASE("cuda plan: the checks above see a wait, an offset or a lifetime that 
       ++waits;
     }
   CHECK(waits >= 4);
+
+  // What a pair's second gives, in the place of what its first reads.
+  const Graph small = optimized(released_variant("S"), 1);
+  Plan joined = planned(small, {DType::BF16, kMaxStreams, false, joinable_pairs(small, DType::BF16)});
+  const auto pair = std::ranges::find_if(joined.steps, [](const Step& step) { return step.then != kNone; });
+  joined.regions[static_cast<std::size_t>(pair->then_out.region)].offset = joined.region(pair->in.region).offset;
+  CHECK(fault_of(joined).has_value());
 
   Plan bad = good;
   Region& second = bad.regions[static_cast<std::size_t>(bad.steps[2].out.region)];
