@@ -62,6 +62,7 @@ struct {
 void start(bool falling) {
   for (int rank = 0; rank < cluster_size(); ++rank) named[static_cast<std::size_t>(rank)] = {};
   arrivals = {!falling, {}};
+  start_writes();
   start_products();
   start_copies(falling);
 }
@@ -137,6 +138,8 @@ std::uint32_t swizzled(std::uint32_t address, int span) {
 namespace damoyolo::kernels {
 
 using namespace simt;
+
+void fence_async_shared() { fence_writes(); }
 
 // The first lane in one cluster and the last in the next, because the manual names none.
 bool elect_one(const char* file, int line) {

@@ -13,9 +13,10 @@
 // else throws.
 //
 // Only a device can confirm that the manual is read rightly: above all, that addresses are swizzled after the sum of
-// start and offsets, that steps apply to elements outside the tensor too, and what fences are needed for. The fences
-// of memory do nothing here, nor does what tells waits and arrivals for a cluster from those for a block: a missing
-// one does not show, above all not fence_async_shared() between writes to shared memory and a store of them.
+// start and offsets, that steps apply to elements outside the tensor too, and what fences are needed for. Of these,
+// what shows when it is missing is fence_async_shared() between stmatrix_x4() and what reads past the threads: bulk
+// stores and wgmma. Others do nothing here, nor does what tells waits and arrivals for a cluster from those for a
+// block.
 #pragma once
 
 #include <cuda.h>
@@ -103,7 +104,7 @@ void tensor_load_multicast(std::uint32_t to, const CUtensorMap& map, std::uint32
   simt::tensor_load(to, map, barrier, mask, sizeof...(start), at);
 }
 
-inline void fence_async_shared() {}
+void fence_async_shared();
 template <typename... Start>
 void tensor_store(const CUtensorMap& map, std::uint32_t from, Start... start) {
   const int at[] = {start...};

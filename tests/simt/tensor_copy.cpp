@@ -222,6 +222,9 @@ void tensor_store(const CUtensorMap& map, std::uint32_t from, int rank, const in
   Store store{box_at(from, map, rank, start), {}, false};
   for (int i = 0; i < rank; ++i)
     if (store.box.map.steps[i] != 1) throw Error("a store uses a tensor map with steps, expected none");
+  for_each_piece(store.box, [](std::uint32_t address, std::byte*, std::size_t, std::size_t) {
+    require_fenced(piece_at(address));
+  });
   if (cluster.loads_come_late) {
     read(store);
     write(store);

@@ -3,6 +3,7 @@
 #include <vector>
 
 #include "engine/core/error.h"
+#include "hopper_work.h"
 #include "products.h"
 
 namespace simt {
@@ -38,6 +39,7 @@ void load_matrices(void* const* lanes) {
 }
 void store_matrices(void* const* lanes) {
   move_matrices(lanes, [](const unsigned* word, unsigned char* place) { std::memcpy(place, word, 4); });
+  for (int i = 0; i < warpSize; ++i) note_write(static_cast<Matrices*>(lanes[i])->row);
 }
 
 // Register `word` of a fragment holds two elements, the one of the lower column (of A) or row (of B) in the lower

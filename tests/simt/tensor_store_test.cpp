@@ -47,6 +47,26 @@ TEST_CASE("store: a box that is filled again before it was read shows") {
   CHECK(target.values[0] + target.values[Target::kImage] == 400);
 }
 
+// A warp writes a box by stmatrix, and its first thread stores it. All fence what they have written, or all but one.
+template <int Unfenced>
+__global__ void write_kernel(CUtensorMap map, float*) {
+  const auto lane = static_cast<int>(threadIdx.x);
+  stmatrix_x4(simt::shared_pointer(room() + static_cast<std::uint32_t>(lane) * 16, 16), {1, 2, 3, 4});
+  if (lane != Unfenced) fence_async_shared();
+  __syncthreads();
+  if (lane == 0) {
+    tensor_store(map, room(), 0, 0, 0, 0);
+    store_commit();
+    store_wait_read<0>();
+  }
+}
+
+TEST_CASE("store: what a thread has written and not fenced is reported") {
+  Target target;
+  CHECK(run(write_kernel<32>, {.clusters = 1, .map = target.map()}) == "");
+  CHECK(contains(run(write_kernel<5>, {.clusters = 1, .map = target.map()}), "thread 5 has written to shared memory"));
+}
+
 __global__ void no_wait_kernel(CUtensorMap map, float*) {
   tensor_store(map, room(), 0, 0, 0, 0);
   tensor_store(map, room() + 1024, 0, 0, 0, 1);

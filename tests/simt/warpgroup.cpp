@@ -39,8 +39,10 @@ struct Warpgroup {
 using Warpgroups = std::array<Warpgroup, 1024 / kWarpgroup>;
 std::array<Warpgroups, kMaxCluster> blocks;  // of the running cluster
 
-// The factor that a descriptor of block `rank` names, [16][rows]: products of a sum outermost.
-std::vector<float> factor(std::uint64_t descriptor, int rank, int rows, bool bf16) {
+// Calls piece(row, k, its place) for the 16 bytes from each row's products 0 and 8 on, of the factor that a descriptor
+// of block `rank` names.
+template <typename Function>
+void for_each_piece(std::uint64_t descriptor, int rank, int rows, Function piece) {
   const auto field = [&](int first, int bits) {
     return static_cast<std::uint32_t>(descriptor >> first & ((1u << bits) - 1));
   };
@@ -50,18 +52,29 @@ std::vector<float> factor(std::uint64_t descriptor, int rank, int rows, bool bf1
     throw Error("a wgmma descriptor has swizzle mode {} and base offset {}, expected modes 1 to 3 and offset 0", mode,
                 base_offset);
   const int span = 256 >> mode;  // 1: 128 bytes, 2: 64, 3: 32
-  std::vector<float> values(static_cast<std::size_t>(rows * kDepth));
   for (int row = 0; row < rows; ++row)
     for (int k = 0; k < kDepth; k += kPiece) {
       const auto offset = static_cast<std::uint32_t>(row % 8 * span + k * 2);
       const std::uint32_t address = start + static_cast<std::uint32_t>(row / 8) * group_stride + offset;
-      std::uint16_t piece[kPiece];
-      std::memcpy(piece, shared_pointer(swizzled(address, span), sizeof piece), sizeof piece);
-      for (int i = 0; i < kPiece; ++i)
-        values[static_cast<std::size_t>((k + i) * rows + row)] =
-            bf16 ? damoyolo::float_from_bf16(piece[i]) : damoyolo::float_from_f16(piece[i]);
+      piece(row, k, shared_pointer(swizzled(address, span), kPiece * sizeof(std::uint16_t)));
     }
+}
+
+// [16][rows]: products of a sum outermost.
+std::vector<float> factor(std::uint64_t descriptor, int rank, int rows, bool bf16) {
+  std::vector<float> values(static_cast<std::size_t>(rows * kDepth));
+  for_each_piece(descriptor, rank, rows, [&](int row, int k, const void* place) {
+    std::uint16_t piece[kPiece];
+    std::memcpy(piece, place, sizeof piece);
+    for (int i = 0; i < kPiece; ++i)
+      values[static_cast<std::size_t>((k + i) * rows + row)] =
+          bf16 ? damoyolo::float_from_bf16(piece[i]) : damoyolo::float_from_f16(piece[i]);
+  });
   return values;
+}
+
+void require_fenced_factor(std::uint64_t descriptor, int rows) {
+  for_each_piece(descriptor, cluster_rank(), rows, [](int, int, const void* place) { require_fenced(place); });
 }
 
 // Not sanitized because its loops take much of the time of the tests.
@@ -127,7 +140,11 @@ void wgmma(float (*sums)[4], int n, std::uint64_t a, std::uint64_t b, bool bf16)
   Warpgroup& group = my_warpgroup();
   if (!group.fenced[my_rank()]) throw Error("thread {} uses its registers in wgmma without a fence", thread());
   const std::size_t index = group.issued[my_rank()]++ - group.computed;
-  if (index == group.products.size()) group.products.push_back({a, b, n, bf16, {}, 0});
+  if (index == group.products.size()) {
+    require_fenced_factor(a, kRows);
+    require_fenced_factor(b, n);
+    group.products.push_back({a, b, n, bf16, {}, 0});
+  }
   Product& product = group.products[index];
   if (product.a != a || product.b != b || product.n != n || product.bf16 != bf16)
     throw Error("thread {} issues another wgmma than the rest of its warpgroup", thread());
