@@ -33,8 +33,8 @@ struct Tile {
   __host__ __device__ constexpr int consumers() const { return warpgroups() * kWarpgroup; }
   __host__ __device__ constexpr int warps() const { return consumers() / kLanes; }
   // More sums than the registers that all threads have alike leave room for. Then a whole warpgroup stands where one
-  // warp copies, which can give its registers away.
-  __host__ __device__ constexpr bool lends() const { return groups() * most_channels() / 8 >= 24; }
+  // warp copies, which can give its registers away. One that multiplies alone has enough.
+  __host__ __device__ constexpr bool lends() const { return warpgroups() > 1 && groups() * most_channels() / 8 >= 24; }
   __host__ __device__ constexpr int threads() const { return consumers() + (lends() ? kWarpgroup : kLanes); }
   // On a multiprocessor at a time: as many as the registers allow, or, in a pair, the second's weights.
   __host__ __device__ constexpr int blocks() const {

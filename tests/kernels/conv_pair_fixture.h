@@ -45,8 +45,11 @@ inline const ConvPairCase kConvPairCases[] = {
                .residual = ConvCase::Residual::Same,
                .residual_first = false},
      .channels = 88},
-    {.first = {.in = {1, 19, 17, 40}, .out_channels = 128, .stride = 2, .act = Activation::Relu},
-     .channels = 192,
+    {.first = {.in = {2, 19, 26, 16}, .out_channels = 24, .stride = 2, .act = Activation::Silu},
+     .channels = 168,
+     .act = Activation::Silu},
+    {.first = {.in = {1, 19, 17, 40}, .out_channels = 192, .stride = 2, .act = Activation::Relu},
+     .channels = 152,
      .act = Activation::Relu},
     {.first =
          {.in = {3, 9, 20, 88}, .out_channels = 128, .act = Activation::Relu, .residual = ConvCase::Residual::Same},
