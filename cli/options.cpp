@@ -97,6 +97,9 @@ void add_place_options(CLI::App& command, DetectorOptions& options) {
       "--no-overlap", [&options] { options.overlap = false; },
       "On a GPU: let each kernel end before the next one starts, and fetch nothing for it, also where they may "
       "overlap");
+  command.add_flag_callback(
+      "--no-pairs", [&options] { options.pairs = false; },
+      "On a GPU: give each convolution a launch of its own, also where one could compute two");
   CLI::Option* threads =
       command.add_option("--threads", options.threads, "Processor threads; 0: all that the process may use");
   allow_range(*threads, 0, 1024)->capture_default_str();

@@ -38,7 +38,8 @@ std::unique_ptr<Backend> make_backend(const WeightsFile& weights, const DeviceCh
     const auto warn = options.warn ? options.warn : [](const std::string& text) { fmt::print(stderr, "{}\n", text); };
     return cuda::make_backend(
         weights,
-        {device.precision, options.max_batch, options.mode, options.allow_tf32, options.overlap, warn, keep_fp32},
+        {device.precision, options.max_batch, options.mode, options.allow_tf32, options.overlap, options.pairs, warn,
+         keep_fp32},
         cuda::open_environment(*gpu, options.kernels,
                                options.mode == Mode::MaxAutotune ? cuda::Proposals::All : cuda::Proposals::Likely));
   }

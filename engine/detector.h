@@ -33,6 +33,7 @@ struct DetectorOptions {
   Mode mode = Mode::ReduceOverhead;
   KernelSource kernels = KernelSource::Auto;
   bool overlap = true;      // kernels may start while the ones before them end, from compute capability 9.0 on
+  bool pairs = true;        // one launch may compute two convolutions: a 3×3, and a 1×1 that reads what it gives
   bool allow_tf32 = false;  // fp32 convolutions may round their inputs to 10 bits of mantissa
   // Make and run all plans when the detector is made (Backend::warm_up), so that the first batches find them ready.
   bool warmup = false;

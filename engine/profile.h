@@ -17,11 +17,11 @@ struct KernelTime {
 
 // One step of a plan, and how long it takes by itself.
 struct StepTime {
-  std::string node;                             // of the graph; "results" for what follows the last one
+  std::string node;                             // of the graph, or "a + b"; "results" for what follows the last one
   std::string operation;                        // "conv", or the name of any other step
   std::string kernel;                           // what computes it
   Shape in, out;                                // in: empty when it reads several tensors
-  int kernel_size = 1, stride = 1, groups = 1;  // of a convolution
+  int kernel_size = 1, stride = 1, groups = 1;  // of a convolution, of two in one step the first
   std::int64_t flops = 0;                       // 2·multiply-adds of a convolution
   std::int64_t bytes = 0;                       // moved at least: inputs, weights and output once each
   int stream = 0;                               // GPU: of the whole network's run

@@ -73,6 +73,16 @@ TEST_CASE("cli: kernels overlap unless they must not") {
   }
 }
 
+TEST_CASE("cli: one launch may compute two convolutions unless it must not") {
+  for (const bool pairs : {true, false}) {
+    CLI::App app;
+    DetectorOptions options;
+    cli::add_place_options(app, options);
+    app.parse(pairs ? "--device cpu" : "--device cpu --no-pairs");
+    CHECK(options.pairs == pairs);
+  }
+}
+
 TEST_CASE("cli: wrong usage exits with 2 and says what was wrong") {
   struct Case {
     std::vector<std::string> arguments;

@@ -21,8 +21,8 @@ class Autotuner {
  public:
   struct Plan {
     PlanKey key;
-    std::ptrdiff_t convolutions = 0;  // that choose() will be called for
-    double seconds = 0;               // for all of them; each has an equal part of what is left
+    std::ptrdiff_t choices = 0;  // that will be asked for, of convolutions and of pairs
+    double seconds = 0;          // for all of them; each has an equal part of what is left
   };
   // Reads what an earlier process has stored in `folder`.
   Autotuner(Runtime& runtime, StreamHandle stream, const CandidateSource& source, std::filesystem::path folder,
@@ -32,11 +32,18 @@ class Autotuner {
   // (measured_best), or predicted_best() when no time is left. Throws Error naming the node when there is none.
   std::unique_ptr<ConvKernel> choose(const std::string& node, const ConvProblem& problem, const ConvWeights& weights);
 
-  // Stores the choices if they are others than those that were read. One that was made when no time was left is not
-  // among them: it is for this process alone.
+  // The same for a pair, where its two launches are one of the kernels to choose from, and the one when no time is
+  // left: null then.
+  std::unique_ptr<ConvKernel> choose(const ConvPair& pair);
+
+  // Stores the choices if they are others than those that were read; what was read and not asked for stays. One that
+  // was made when no time was left is not among them: it is for this process alone.
   void store() const;
 
  private:
+  std::unique_ptr<ConvKernel> choose_among(const std::vector<ConvCandidate>& candidates, const std::string& node,
+                                           const ConvProblem& problem, const ConvWeights& weights);
+
   Runtime& runtime_;
   StreamHandle stream_;
   const CandidateSource& source_;

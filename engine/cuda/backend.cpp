@@ -264,20 +264,26 @@ class CudaBackend : public Backend {
   }
 
   std::unique_ptr<Network> with_predicted_kernels(Graph graph, const NetworkOptions& options) {
-    return make_network(std::move(graph), options,
-                        [&](const std::string& node, const ConvProblem& problem, const ConvWeights& weights) {
-                          return predicted_best(node, candidates_for(node, environment_.candidates, problem), weights);
-                        });
+    KernelChooser choose;
+    choose.one = [&](const std::string& node, const ConvProblem& problem, const ConvWeights& weights) {
+      return predicted_best(node, candidates_for(node, environment_.candidates, problem), weights);
+    };
+    if (options_.pairs)
+      choose.pair = [&](const ConvPair& pair) { return predicted_pair(pair, environment_.candidates); };
+    return make_network(std::move(graph), options, choose);
   }
 
   std::unique_ptr<Network> with_measured_kernels(Graph graph, const NetworkOptions& options, const Key& key) {
-    const auto convolutions = std::ranges::count(graph.nodes, Op::Conv, &Node::op);
+    auto choices = std::ranges::count(graph.nodes, Op::Conv, &Node::op);
+    if (options_.pairs) choices += std::ssize(joinable_pairs(graph, options.plan.activations));
     Autotuner tuner(runtime_, streams_[0].get(), environment_.candidates, environment_.cache_folder,
-                    {plan_key_of(key), convolutions, options_.tuning_seconds});
-    auto network = make_network(std::move(graph), options,
-                                [&](const std::string& node, const ConvProblem& problem, const ConvWeights& weights) {
-                                  return tuner.choose(node, problem, weights);
-                                });
+                    {plan_key_of(key), choices, options_.tuning_seconds});
+    KernelChooser choose;
+    choose.one = [&](const std::string& node, const ConvProblem& problem, const ConvWeights& weights) {
+      return tuner.choose(node, problem, weights);
+    };
+    if (options_.pairs) choose.pair = [&](const ConvPair& pair) { return tuner.choose(pair); };
+    auto network = make_network(std::move(graph), options, choose);
     tuner.store();
     return network;
   }

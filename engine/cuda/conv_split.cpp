@@ -153,6 +153,13 @@ ConvWeights weights_of_first(const ConvProblem& problem, const ConvSplit& split,
   return weights;
 }
 
+ConvProblem first_of(const ConvProblem& pair) {
+  ConvProblem first = pair;
+  first.then = {};
+  first.keep = true;
+  return first;
+}
+
 ConvProblem second_of(const ConvProblem& pair) {
   ConvProblem second;
   second.in = second.out = pair.out;

@@ -50,7 +50,8 @@ std::string describe(const ConvSplit& split);
 // The weights of the first part: zeros for the channels that only it has.
 ConvWeights weights_of_first(const ConvProblem& problem, const ConvSplit& split, ConvWeights weights);
 
-// The convolution behind another one in a pair, by itself.
+// The convolutions of a pair, each by itself.
+ConvProblem first_of(const ConvProblem& pair);
 ConvProblem second_of(const ConvProblem& pair);
 
 // Throws Error unless every tensor is aligned as the problem says: libraries would fault, and only on the device.

@@ -5,6 +5,7 @@
 #include <utility>
 
 #include "engine/core/error.h"
+#include "engine/cuda/conv_split.h"
 
 namespace damoyolo::cuda {
 namespace {
@@ -25,6 +26,31 @@ std::unique_ptr<ConvKernel> make_if_possible(const ConvCandidate& candidate, con
     return nullptr;
   }
 }
+
+class TwoKernels : public ConvKernel {
+ public:
+  explicit TwoKernels(const ConvPair& pair) : first_(*pair.alone[0]), second_(*pair.alone[1]) {
+    if (pair.problem.keep) return;
+    Shape middle = pair.problem.out;
+    middle.c = pair.problem.out_pixel_stride;
+    middle_bytes_ = workspace_bytes_of(middle, pair.problem.out_type);
+  }
+
+  std::string name() const override { return kApart; }
+  std::size_t workspace_bytes() const override {
+    return middle_bytes_ + std::max(first_.workspace_bytes(), second_.workspace_bytes());
+  }
+  void run(const ConvPointers& pointers, kernels::Stream stream) override {
+    void* const middle = middle_bytes_ == 0 ? pointers.out : pointers.workspace;
+    void* const workspace = static_cast<std::byte*>(pointers.workspace) + middle_bytes_;
+    first_.run({pointers.in, middle, pointers.residual, workspace}, stream);
+    second_.run({middle, pointers.then_out, nullptr, workspace, pointers.next}, stream);
+  }
+
+ private:
+  ConvKernel &first_, &second_;
+  std::size_t middle_bytes_ = 0;  // at the start of the workspace, where the output is not kept
+};
 
 }  // namespace
 
@@ -59,6 +85,27 @@ std::unique_ptr<ConvKernel> named(const std::string& name, const std::vector<Con
   const auto found = std::ranges::find(candidates, name, &ConvCandidate::name);
   std::string reason;
   return found != candidates.end() ? make_if_possible(*found, weights, reason) : nullptr;
+}
+
+ConvCandidate apart(const ConvPair& pair) {
+  return {kApart, 0, [&pair](const ConvWeights&) { return std::make_unique<TwoKernels>(pair); }};
+}
+
+std::unique_ptr<ConvKernel> predicted_pair(const ConvPair& pair, const CandidateSource& source) {
+  const std::array<ConvProblem, 2> problems{first_of(pair.problem), second_of(pair.problem)};
+  double seconds = 0;  // of the two
+  for (std::size_t i = 0; i < problems.size(); ++i) {
+    const std::string name = pair.alone[i]->name();
+    const std::vector<ConvCandidate> candidates = candidates_for(pair.name, source, problems[i]);
+    const auto found = std::ranges::find(candidates, name, &ConvCandidate::name);
+    if (found == candidates.end() || !name.starts_with("own:")) return nullptr;
+    seconds += found->predicted_seconds;
+  }
+  std::string reason;
+  for (const ConvCandidate& candidate : candidates_for(pair.name, source, pair.problem))
+    if (candidate.predicted_seconds < seconds)
+      if (auto kernel = make_if_possible(candidate, pair.weights, reason)) return kernel;
+  return nullptr;
 }
 
 std::vector<ConvCandidate> in_turn(std::vector<ConvCandidate> candidates) {

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <algorithm>
+#include <array>
 #include <chrono>
 #include <functional>
 #include <memory>
@@ -43,6 +44,26 @@ std::unique_ptr<ConvKernel> predicted_best(const std::string& node, const std::v
 // The one of that name; null when there is none, or it cannot be made here any more.
 std::unique_ptr<ConvKernel> named(const std::string& name, const std::vector<ConvCandidate>& candidates,
                                   const ConvWeights& weights);
+
+// Two convolutions that one launch may compute, and the kernels that were chosen for each by itself.
+struct ConvPair {
+  std::string name;     // of both nodes
+  ConvProblem problem;  // of both, as are the weights
+  ConvWeights weights;
+  std::array<ConvKernel*, 2> alone{};  // for first_of(problem) and second_of(problem)
+};
+
+// The name of a pair's two launches, beside those of the kernels that compute it in one.
+constexpr const char* kApart = "apart";
+
+// The two launches as a kernel for the pair, to be timed as the others are. It refers to those of the pair, which must
+// outlive it.
+ConvCandidate apart(const ConvPair& pair);
+
+// The best one by prediction of those for the pair that should take less time than its two; null where there is none.
+// Null also where either of the two is a library's: predictions of our own are not confirmed, and nothing that stands
+// in a library's place is taken on their word.
+std::unique_ptr<ConvKernel> predicted_pair(const ConvPair& pair, const CandidateSource& source);
 
 // In the order in which they are timed while there is time: the best by prediction first, those to compile last.
 std::vector<ConvCandidate> in_turn(std::vector<ConvCandidate> candidates);

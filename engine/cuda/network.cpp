@@ -63,24 +63,20 @@ DetectOutput::DetectOutput(int batch)
       bytes(counts + static_cast<std::size_t>(batch) * sizeof(int)) {}
 
 Network::Network(Runtime& runtime, std::span<const StreamHandle> streams, Graph graph, const HeadSpec& head,
-                 const TensorLookup& lookup, const KernelChooser& choose_kernel, const NetworkOptions& options)
+                 const TensorLookup& lookup, const KernelChooser& choose, const NetworkOptions& options)
     : runtime_(runtime),
       streams_(streams.begin(), streams.end()),
       graph_(std::move(graph)),
       head_(head),
       options_(options),
-      plan_(lower(graph_, options.plan)),
-      overlap_(options.overlap ? overlapping_steps(plan_) : std::vector<bool>()),
-      convolutions_(plan_.steps.size()),
-      events_(make_events(plan_, runtime)) {
+      plan_(lower(graph_, options.plan)) {
+  choose_kernels(lookup, choose);
+  if (options.overlap) overlap_ = overlapping_steps(plan_);
+  events_ = make_events(plan_, runtime);
   const Shape image = graph_.value(graph_.input).shape;
-  for (std::size_t i = 0; i < plan_.steps.size(); ++i) {
-    const Step& step = plan_.steps[i];
-    if (step.kind != StepKind::Conv) continue;
-    const std::string& node = graph_.nodes[static_cast<std::size_t>(step.node)].name;
-    convolutions_[i] = choose_kernel(node, conv_problem(graph_, step, options_.allow_tf32), weights_of(step, lookup));
-    add_workspace(plan_, i, static_cast<std::int64_t>(convolutions_[i]->workspace_bytes()));
-  }
+  for (std::size_t i = 0; i < plan_.steps.size(); ++i)
+    if (convolutions_[i] != nullptr)
+      add_workspace(plan_, i, static_cast<std::int64_t>(convolutions_[i]->workspace_bytes()));
   std::size_t input_bytes = static_cast<std::size_t>(image.elements()), output_bytes = 0;
   if (options_.task == Task::Detect) {
     const CandidateMemory candidates(image.n, options_.max_candidates);
@@ -115,6 +111,36 @@ Network::~Network() {
     for (const StreamHandle stream : streams_) runtime_.synchronize(stream);  // a run that failed joined none
   } catch (const Error&) {  // the work has failed, and nothing uses the memory any more
   }
+}
+
+// Each convolution by itself, then those pairs in one launch that are better for it, which makes another plan. Their
+// views are the same in every plan, so that all other kernels stay.
+void Network::choose_kernels(const TensorLookup& lookup, const KernelChooser& choose) {
+  std::vector<std::unique_ptr<ConvKernel>> kernels(graph_.nodes.size());  // by node; of a pair by its first
+  for (const Step& step : plan_.steps)
+    if (step.kind == StepKind::Conv)
+      kernels[static_cast<std::size_t>(step.node)] =
+          choose.one(name_of(step, graph_), conv_problem(graph_, step, options_.allow_tf32), weights_of(step, lookup));
+  if (choose.pair && !options_.plan.keep_values) {
+    PlanOptions joining = options_.plan;
+    joining.joined = joinable_pairs(graph_, joining.activations);
+    for (const Step& step : lower(graph_, joining).steps) {
+      if (step.then == kNone) continue;
+      const auto first = static_cast<std::size_t>(step.node), second = static_cast<std::size_t>(step.then);
+      auto kernel = choose.pair({name_of(step, graph_),
+                                 conv_problem(graph_, step, options_.allow_tf32),
+                                 weights_of(step, lookup),
+                                 {kernels[first].get(), kernels[second].get()}});
+      if (kernel != nullptr)
+        kernels[first] = std::move(kernel);
+      else
+        std::erase(joining.joined, NodePair{step.node, step.then});
+    }
+    plan_ = lower(graph_, joining);
+  }
+  for (const Step& step : plan_.steps)
+    convolutions_.push_back(step.kind == StepKind::Conv ? std::move(kernels[static_cast<std::size_t>(step.node)])
+                                                        : nullptr);
 }
 
 void Network::run() {
@@ -195,7 +221,7 @@ void* Network::address(const View& view) const {
 
 ConvPointers Network::pointers_of(const Step& step) const {
   void* workspace = step.workspace == kNone ? nullptr : memory_.get() + plan_.region(step.workspace).offset;
-  return {address(step.in), address(step.out), address(step.residual), workspace};
+  return {address(step.in), address(step.out), address(step.residual), workspace, {}, address(step.then_out)};
 }
 
 DeviceBytes Network::weights_after(std::size_t position) const {
@@ -206,9 +232,15 @@ DeviceBytes Network::weights_after(std::size_t position) const {
 
 ConvWeights Network::weights_of(const Step& step, const TensorLookup& lookup) const {
   const Node& node = graph_.nodes[static_cast<std::size_t>(step.node)];
-  return with_input_channels(gather_weights(graph_, node, lookup, step.in.type),
-                             graph_.value(node.inputs[0]).shape.c / node.groups, step.in.shape.c / node.groups,
-                             node.kernel * node.kernel);
+  ConvWeights weights = with_input_channels(gather_weights(graph_, node, lookup, step.in.type),
+                                            graph_.value(node.inputs[0]).shape.c / node.groups,
+                                            step.in.shape.c / node.groups, node.kernel * node.kernel);
+  if (step.then == kNone) return weights;
+  const Node& then = graph_.nodes[static_cast<std::size_t>(step.then)];
+  ConvWeights behind = gather_weights(graph_, then, lookup, step.out.type);
+  weights.then_weight = std::move(behind.weight);
+  weights.then_bias = std::move(behind.bias);
+  return weights;
 }
 
 kernels::TensorView Network::tensor(const View& view) const {
@@ -242,10 +274,10 @@ StepTime Network::describe(std::size_t position) const {
   result.operation = step.kind == StepKind::Conv ? "conv" : result.kernel;
   result.stream = step.stream;
   result.in = step.in.shape;
-  result.out = step.out.shape;
+  result.out = step.then == kNone ? step.out.shape : step.then_out.shape;
   result.bytes = bytes_moved(step, graph_);
+  result.node = name_of(step, graph_);
   if (step.kind == StepKind::Finish) {
-    result.node = "results";
     const bool all = options_.task == Task::Forward;  // detecting reads the boxes of a few and writes fewer
     std::int64_t read = 0;
     for (const HeadViews& level : plan_.head)
@@ -254,17 +286,16 @@ StepTime Network::describe(std::size_t position) const {
     if (all) result.bytes += static_cast<std::int64_t>(output_.size());
     return result;
   }
-  const Node& node = graph_.nodes[static_cast<std::size_t>(step.node)];
-  result.node = node.name;
   if (step.kind == StepKind::Pixels) {
     result.in = graph_.value(graph_.input).shape;
     result.bytes += result.in.elements();
   }
   if (step.kind != StepKind::Conv) return result;
+  const Node& node = graph_.nodes[static_cast<std::size_t>(step.node)];
   result.kernel_size = node.kernel;
   result.stride = node.stride;
   result.groups = node.groups;
-  result.flops = flops(graph_, node);
+  result.flops = flops(step, graph_);
   return result;
 }
 

@@ -40,9 +40,12 @@ struct DetectOutput {
 // Task::Forward takes std::uint8_t [batch, height, width, 3] and gives float scores [batch, anchors, classes], then
 // boxes [batch, anchors, 4].
 
-// The kernel that computes a convolution; `node` names it in errors.
-using KernelChooser =
-    std::function<std::unique_ptr<ConvKernel>(const std::string& node, const ConvProblem&, const ConvWeights&)>;
+struct KernelChooser {
+  // The kernel that computes a convolution; `node` names it in errors.
+  std::function<std::unique_ptr<ConvKernel>(const std::string& node, const ConvProblem&, const ConvWeights&)> one;
+  // The kernel that computes two in one launch, or null where their own are as good. No function: no pairs.
+  std::function<std::unique_ptr<ConvKernel>(const ConvPair&)> pair = {};
+};
 
 struct NetworkOptions {
   Task task = Task::Detect;
@@ -58,9 +61,10 @@ struct NetworkOptions {
 class Network {
  public:
   // An optimized graph. The runtime and the streams (kMaxStreams of them) must outlive the network; the lookup is not
-  // kept. Throws Error, OutOfDeviceMemory among them.
+  // kept. Which pairs become one step is for choose.pair: options.plan.joined is empty. Throws Error,
+  // OutOfDeviceMemory among them.
   Network(Runtime& runtime, std::span<const StreamHandle> streams, Graph graph, const HeadSpec& head,
-          const TensorLookup& lookup, const KernelChooser& choose_kernel, const NetworkOptions& options);
+          const TensorLookup& lookup, const KernelChooser& choose, const NetworkOptions& options);
   ~Network();
   Network(const Network&) = delete;
   Network& operator=(const Network&) = delete;
@@ -89,6 +93,7 @@ class Network {
   std::string plan_text() const;
 
  private:
+  void choose_kernels(const TensorLookup& lookup, const KernelChooser& choose);
   void enqueue();
   void enqueue_step(std::size_t position, kernels::Stream stream, DeviceBytes next = {});  // next: to be fetched
   void enqueue_results(const Step& step, kernels::Stream stream);

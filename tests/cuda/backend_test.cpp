@@ -466,6 +466,107 @@ TEST_CASE("cuda backend: autotuning takes the fastest kernel, and remembers it")
   CHECK(timed == 0);
 }
 
+TEST_CASE("cuda backend: a pair in one launch is taken where it is faster, by prediction or by timing") {
+  const test::TemporaryFolder folder;
+  // Takes its time, and computes nothing.
+  struct Lasting : HostConvolution {
+    Lasting(const ConvProblem& problem, const ConvWeights& weights, std::string name, double time, double& now)
+        : HostConvolution(problem, weights, std::move(name), 0), time_(time), now_(now) {}
+    void run(const ConvPointers&, kernels::Stream) override { now_ += time_; }
+    double time_;
+    double& now_;
+  };
+  int timed = 0;
+  double now = 0;
+  struct How {
+    Mode mode = Mode::MaxAutotune;
+    double one = 2, both = 3;
+    const char* name = "own:one";
+    const char* cache = "none";
+    bool pairs = true;
+    Precision precision = Precision::Bf16;
+    double tuning_seconds = 3600;
+  };
+  const auto plan_of = [&](const How& how) {
+    const CandidateSource source = [&](const ConvProblem& problem) {
+      const bool is_pair = problem.then.c > 0;
+      const std::string name = is_pair ? "own:both" : how.name;
+      const double time = is_pair ? how.both : how.one;
+      return std::vector<ConvCandidate>{{name, time, [&now, problem, name, time](const ConvWeights& weights) {
+                                           return std::make_unique<Lasting>(problem, weights, name, time, now);
+                                         }}};
+    };
+    BackendOptions asked = options(1, how.mode);
+    asked.precision = how.precision;
+    asked.pairs = how.pairs;
+    asked.tuning_seconds = how.tuning_seconds;
+    Device device(asked, source, folder.file(how.cache));
+    timed = 0;
+    device.runtime->elapsed = [&] {
+      ++timed;
+      return std::exchange(now, 0) + 1e-9;
+    };
+    const std::string plan = device.backend->plan_text(1);
+    std::filesystem::remove_all(folder.file("none"));
+    return plan;
+  };
+  const auto joins = [&](const How& how) { return plan_of(how).find("own:both") != std::string::npos; };
+
+  CHECK(joins({.mode = Mode::ReduceOverhead}));
+  CHECK_FALSE(joins({.mode = Mode::ReduceOverhead, .both = 5}));
+  CHECK_FALSE(joins({.mode = Mode::ReduceOverhead, .name = "cudnn:one"}));
+  CHECK_FALSE(joins({.mode = Mode::ReduceOverhead, .pairs = false}));
+  CHECK_FALSE(joins({.mode = Mode::ReduceOverhead, .precision = Precision::Fp32}));
+  CHECK(timed == 0);
+
+  CHECK(joins({}));
+  CHECK(timed > 0);
+  CHECK_FALSE(joins({.both = 5}));
+  CHECK(timed > 0);
+  CHECK(joins({.name = "cudnn:one"}));  // whoever is slower
+  CHECK_FALSE(joins({.pairs = false}));
+  CHECK_FALSE(joins({.tuning_seconds = 0}));
+  CHECK(timed == 0);
+
+  // Either choice is stored, and survives plans that did not ask for it.
+  for (const double both : {3., 5.}) {
+    const How stored{.both = both, .cache = both == 3 ? "joined" : "apart"};
+    How without = stored;
+    without.pairs = false;
+    const std::string plan = plan_of(stored);
+    CHECK(timed > 0);
+    CHECK(plan_of(stored) == plan);
+    CHECK(timed == 0);
+    CHECK(plan_of(without).find("own:both") == std::string::npos);
+    CHECK(plan_of(stored) == plan);
+    CHECK(timed == 0);
+  }
+}
+
+TEST_CASE("cuda backend: pairs in one launch find what two find, in every mode") {
+  const CandidateSource own = [](const ConvProblem& problem) {
+    return std::vector<ConvCandidate>{
+        {"own:host", 1, [problem](const ConvWeights& weights) -> std::unique_ptr<ConvKernel> {
+           return std::make_unique<HostConvolution>(problem, weights, "own:host", 64);
+         }}};
+  };
+  const std::vector<Image> images = pictures(3);
+  BackendOptions bf16 = options(2);
+  bf16.precision = Precision::Bf16;
+  bf16.pairs = false;
+  Device apart(bf16, own);
+  const auto expected = apart.detect(images);
+  CHECK_FALSE(expected.front().empty());
+  bf16.pairs = true;
+  for (const Mode mode : {Mode::Default, Mode::ReduceOverhead}) {
+    bf16.mode = mode;
+    Device joined(bf16, own);
+    CHECK(same_bytes(joined.detect(images), expected));
+    CHECK(joined.backend->profile({.batch = 1, .repetitions = 1}).size() <
+          apart.backend->profile({.batch = 1, .repetitions = 1}).size());
+  }
+}
+
 TEST_CASE("cuda backend: autotuning times what layers have in common once, and ends when its time is used up") {
   const test::TemporaryFolder folder;
   double seconds = 0;

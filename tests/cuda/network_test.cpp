@@ -6,9 +6,11 @@
 
 #include <array>
 #include <cstring>
+#include <map>
 #include <vector>
 
 #include "engine/cpu/reference.h"
+#include "engine/cuda/conv_split.h"
 #include "engine/decode.h"
 #include "engine/model/build.h"
 #include "engine/passes/passes.h"
@@ -25,9 +27,14 @@ namespace {
 
 constexpr int kBatch = 2, kHeight = 32, kWidth = 32;
 
-std::unique_ptr<ConvKernel> on_host(const std::string&, const ConvProblem& problem, const ConvWeights& weights) {
+// No pairs.
+const KernelChooser on_host{[](const std::string&, const ConvProblem& problem, const ConvWeights& weights) {
   return host_candidates(problem).front().make(weights);
-}
+}};
+
+// All pairs.
+const KernelChooser in_pairs{
+    on_host.one, [](const ConvPair& pair) { return host_candidates(pair.problem).front().make(pair.weights); }};
 
 struct Case {
   explicit Case(const ModelSpec& spec)
@@ -128,6 +135,87 @@ TEST_CASE("cuda network: bf16 stays near fp32, and a captured graph gives the sa
   CHECK(test.runtime.allocations == allocations);
 }
 
+TEST_CASE("cuda network: two convolutions in one step give the bytes of two steps") {
+  for (const char* variant : {"Ns", "S"}) {
+    CAPTURE(variant);
+    Case test(released_variant(variant));
+    const auto made = [&](const KernelChooser& choose, const NetworkOptions& how) {
+      return std::make_unique<Network>(test.runtime, test.streams, test.graph, test.head, test.weights.lookup(),
+                                       choose, how);
+    };
+    const NetworkOptions plain = options(Task::Forward, DType::BF16);
+    const auto apart = made(on_host, plain);
+    const std::vector<float> expected = test.forward(*apart);
+    const std::size_t steps = apart->plan().steps.size(), pairs = joinable_pairs(test.graph, DType::BF16).size();
+    REQUIRE(pairs > 0);
+
+    std::size_t asked = 0;
+    const KernelChooser every_other{
+        on_host.one, [&](const ConvPair& pair) { return ++asked % 2 == 0 ? nullptr : in_pairs.pair(pair); }};
+    for (const bool capture : {false, true}) {
+      NetworkOptions fetching = options(Task::Forward, DType::BF16, capture);
+      fetching.fetch_ahead = true;
+      const auto joined = made(in_pairs, fetching);
+      CHECK(joined->plan().steps.size() == steps - pairs);
+      CHECK(test.forward(*joined) == expected);
+    }
+    const auto half = made(every_other, plain);
+    CHECK(asked == pairs);
+    CHECK(half->plan().steps.size() == steps - (pairs + 1) / 2);
+    CHECK(test.forward(*half) == expected);
+    CHECK(made(in_pairs, options(Task::Forward, DType::F32))->plan().steps.size() == steps);
+    NetworkOptions readable = plain;
+    readable.plan.keep_values = true;
+    CHECK(made(in_pairs, readable)->plan().steps.size() == steps);
+  }
+}
+
+TEST_CASE("cuda network: pairs are asked for with what was chosen for each of the two") {
+  Case test(released_variant("S"));
+  std::map<ConvKernel*, ConvProblem> chosen;
+  std::size_t asked = 0;
+  KernelChooser looking;
+  looking.one = [&](const std::string& node, const ConvProblem& problem, const ConvWeights& weights) {
+    auto kernel = on_host.one(node, problem, weights);
+    chosen[kernel.get()] = problem;
+    return kernel;
+  };
+  looking.pair = [&](const ConvPair& pair) -> std::unique_ptr<ConvKernel> {
+    CAPTURE(pair.name);
+    ++asked;
+    CHECK(pair.name.find(" + ") != std::string::npos);
+    CHECK(chosen.at(pair.alone[0]) == first_of(pair.problem));
+    CHECK(chosen.at(pair.alone[1]) == second_of(pair.problem));
+    return nullptr;
+  };
+  Network network(test.runtime, test.streams, test.graph, test.head, test.weights.lookup(), looking,
+                  options(Task::Forward, DType::BF16));
+  CHECK(asked == joinable_pairs(test.graph, DType::BF16).size());
+}
+
+TEST_CASE("cuda network: the steps of pairs are profiled under both names, with the work of both") {
+  Case test(released_variant("S"));
+  const auto profile = [&](const KernelChooser& choose) {
+    Network network(test.runtime, test.streams, test.graph, test.head, test.weights.lookup(), choose,
+                    options(Task::Forward, DType::BF16));
+    return network.profile(1, test.weights.lookup());
+  };
+  const std::vector<StepTime> apart = profile(on_host), joined = profile(in_pairs);
+  const auto named = [](const std::vector<StepTime>& steps, std::string_view name) {
+    const auto found = std::ranges::find(steps, name, &StepTime::node);
+    REQUIRE(found != steps.end());
+    return *found;
+  };
+  const StepTime first = named(apart, "backbone.0"), second = named(apart, "backbone.1.0.conv1"),
+                 both = named(joined, "backbone.0 + backbone.1.0.conv1");
+  CHECK(both.operation == "conv");
+  CHECK(both.flops == first.flops + second.flops);
+  CHECK(both.bytes == first.bytes + second.bytes - 2 * first.out.elements() * 2);  // in BF16, neither written nor read
+  CHECK(both.in == first.in);
+  CHECK(both.out == second.out);
+  CHECK(both.kernel_size == 3);
+}
+
 TEST_CASE("cuda network: each convolution is given the weights of the next one to fetch") {
   struct Given {
     int kernel;
@@ -157,12 +245,11 @@ TEST_CASE("cuda network: each convolution is given the weights of the next one t
     int count = 0;
     NetworkOptions fetching = options(Task::Forward, DType::BF16);
     fetching.fetch_ahead = fetch;
-    Network network(
-        test.runtime, test.streams, test.graph, test.head, test.weights.lookup(),
-        [&](const std::string& node, const ConvProblem& problem, const ConvWeights& weights) {
-          return std::make_unique<Numbered>(count++, on_host(node, problem, weights), given);
-        },
-        fetching);
+    Network network(test.runtime, test.streams, test.graph, test.head, test.weights.lookup(),
+                    {[&](const std::string& node, const ConvProblem& problem, const ConvWeights& weights) {
+                      return std::make_unique<Numbered>(count++, on_host.one(node, problem, weights), given);
+                    }},
+                    fetching);
     given.clear();
     test.forward(network);
     REQUIRE(std::ssize(given) == count);
@@ -233,13 +320,13 @@ TEST_CASE("cuda network: every convolution in bf16 is near fp32 on the same inpu
       test.forward(network);
       return layer_errors(test.graph, test.weights.lookup(), [&](ValueId value) { return network.read(value); });
     };
-    for (const auto& [name, error] : errors_in(DType::F32)) {
-      CAPTURE(name);
-      CHECK(error < 1e-6);
+    for (const auto& layer : errors_in(DType::F32)) {
+      CAPTURE(layer.first);
+      CHECK(layer.second < 1e-6);
     }
-    for (const auto& [name, error] : errors_in(DType::BF16)) {
-      CAPTURE(name);
-      CHECK(error < 1e-2);
+    for (const auto& layer : errors_in(DType::BF16)) {
+      CAPTURE(layer.first);
+      CHECK(layer.second < 1e-2);
     }
   }
 }

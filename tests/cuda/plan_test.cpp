@@ -213,7 +213,6 @@ TEST_CASE("cuda plan: a pair in one step is ordered and stored like all else") {
         CAPTURE(streams);
         const Graph graph = optimized(spec, batch);
         const std::vector<NodePair> pairs = joinable_pairs(graph, DType::BF16);
-
         CHECK(pairs.size() >= (spec.variant.starts_with("N") ? 1 : 4));
         const Plan apart = planned(graph, {DType::BF16, streams}),
                    joined = planned(graph, {DType::BF16, streams, false, pairs});
