@@ -4,7 +4,8 @@
 // Each is checked against the host first, on a part of the output. Runs are captured and take turns on tensors that
 // are twice the size of the second-level cache together, so that each finds its input in device memory (--warm: the
 // same tensors again and again). Per layer: the best of ours, the best of the libraries', their ratio, and the
-// roofline's share of the best time of ours; per batch the geometric mean of the ratios.
+// roofline's share of the best time of ours; per batch the geometric mean of the ratios. Pairs of convolutions that
+// one launch may compute are timed beside two launches of what was fastest for each of them, whosever it was.
 
 #include <fmt/format.h>
 #include <fmt/ranges.h>
@@ -13,6 +14,7 @@
 #include <algorithm>
 #include <cmath>
 #include <cstdio>
+#include <deque>
 #include <fstream>
 #include <nlohmann/json.hpp>
 #include <optional>
@@ -27,8 +29,10 @@
 #include "engine/core/error.h"
 #include "engine/cuda/backend.h"
 #include "engine/cuda/ceilings.h"
+#include "engine/cuda/conv_split.h"
 #include "engine/cuda/conv_timing.h"
 #include "engine/cuda/device_runtime.h"
+#include "engine/cuda/kernel_choice.h"
 #include "engine/cuda/library.h"
 #include "engine/cuda/time_shares.h"
 #include "gen/commit.h"
@@ -67,7 +71,8 @@ struct Result {
         best = &one;
     return best;
   }
-  // The libraries' time over ours: above 1, ours is faster.
+  bool is_pair() const { return problem.then.c > 0; }
+  // The libraries' time over ours, or that of two launches over a pair's: above 1, ours is faster.
   std::optional<double> ratio() const {
     const Timed *own = best(true), *library = best(false);
     if (own == nullptr || library == nullptr) return std::nullopt;
@@ -82,12 +87,15 @@ double bytes_of(const ConvProblem& p) {
   const double residual = p.residual == ConvProblem::Residual::None   ? 0
                           : p.residual == ConvProblem::Residual::Same ? bytes(p.out, p.type)
                                                                       : bytes(p.out, p.type) / 4;
-  return bytes(p.in, p.type) + bytes(p.out, p.out_type) + residual +
-         static_cast<double>(p.kernel * p.kernel) * p.in.c * p.out.c * static_cast<double>(size_of(p.type));
+  const double weights =
+      static_cast<double>(p.kernel * p.kernel) * p.in.c * p.out.c + static_cast<double>(p.out.c) * p.then.c;
+  const double second = static_cast<double>(p.out.pixels()) * p.then.c * static_cast<double>(size_of(p.type));
+  return bytes(p.in, p.type) + (p.keep ? bytes(p.out, p.out_type) : 0) + second + residual +
+         weights * static_cast<double>(size_of(p.type));
 }
 
 double flops_of(const ConvProblem& p) {
-  return 2.0 * p.kernel * p.kernel * p.in.c * static_cast<double>(p.out.elements());
+  return 2.0 * (p.kernel * p.kernel * p.in.c + p.then.c) * static_cast<double>(p.out.elements());
 }
 
 class Bench {
@@ -131,6 +139,27 @@ class Bench {
     return all;
   }
 
+  // The fastest kernel that was timed for a problem; null when none was.
+  std::unique_ptr<ConvKernel> fastest(const ConvProblem& problem, const ConvWeights& weights) const {
+    const Timed* fastest = nullptr;
+    for (const Result& result : results_)
+      if (result.problem == problem)
+        for (const Timed* best : {result.best(true), result.best(false)})
+          if (best != nullptr && (fastest == nullptr || best->time.seconds < fastest->time.seconds)) fastest = best;
+    return fastest == nullptr ? nullptr : fastest->candidate.make(weights);
+  }
+
+  // Puts the two launches in front, where both have been timed.
+  void add_apart(const ConvProblem& pair, const ConvWeights& weights, std::vector<Timed>& timed) {
+    auto first = fastest(first_of(pair), weights);
+    auto second = fastest(second_of(pair), {weights.then_weight, weights.then_bias});
+    if (first == nullptr || second == nullptr) return;
+    apart_.push_back({describe(pair), pair, weights, {first.get(), second.get()}});
+    timed.insert(timed.begin(), {apart(apart_.back()), {}, false});
+    kernels_apart_.push_back(std::move(first));
+    kernels_apart_.push_back(std::move(second));
+  }
+
   Result measure(const Layer& layer, int batch, TimeShares::Clock::time_point deadline) {
     Result result{&layer, with_batch(layer.problem, batch), 0, {}};
     const ConvProblem& problem = result.problem;
@@ -147,6 +176,7 @@ class Bench {
       if (!(error < kLayerTolerance)) throw Error("its relative error is {:.2g}", error);
     };
     result.timed = candidates(problem);
+    if (result.is_pair()) add_apart(problem, check.weights(), result.timed);
     std::vector<ConvCandidate> asked;
     for (const Timed& one : result.timed) asked.push_back(one.candidate);
     const auto times = time_candidates(runtime_, stream_.get(), problem, asked, check.weights(), timing);
@@ -185,11 +215,11 @@ class Bench {
     double mean = 0, smallest = 0;
     int layers = 0;
   };
-  Summary summary(int batch) const {
+  Summary summary(int batch, bool pairs) const {
     Summary summary;
     double logarithms = 0;
     for (const Result* result : of_batch(batch))
-      if (const std::optional<double> ratio = result->ratio()) {
+      if (const std::optional<double> ratio = result->ratio(); ratio && result->is_pair() == pairs) {
         logarithms += std::log(*ratio);
         summary.smallest = summary.layers == 0 ? *ratio : std::min(summary.smallest, *ratio);
         ++summary.layers;
@@ -206,11 +236,12 @@ class Bench {
   }
 
   void print_summary(int batch) const {
-    const Summary found = summary(batch);
     fmt::print("batch {}: ", batch);
-    if (found.layers > 0)
-      fmt::print("own over library {:.3f}x (geometric mean of {} layers), smallest {:.2f}x; ", found.mean,
-                 found.layers, found.smallest);
+    for (const bool pairs : {false, true})
+      if (const Summary found = summary(batch, pairs); found.layers > 0)
+        fmt::print("{} {:.3f}x (geometric mean of {} {}), smallest {:.2f}x; ",
+                   pairs ? "one launch over two" : "own over library", found.mean, found.layers,
+                   pairs ? "pairs" : "layers", found.smallest);
     fmt::print("{} candidates not timed\n", not_timed(batch));
   }
 
@@ -224,6 +255,8 @@ class Bench {
   Libraries libraries_;  // given the stream, and so the first to go
   Ceilings ceilings_;
   std::vector<Result> results_;
+  std::deque<ConvPair> apart_;  // referred to by candidates, as these refer to the kernels
+  std::vector<std::unique_ptr<ConvKernel>> kernels_apart_;
 };
 
 nlohmann::json Bench::report() const {
@@ -250,11 +283,12 @@ nlohmann::json Bench::report() const {
         candidate["error"] = one.time.error;
       entry["candidates"].push_back(std::move(candidate));
     }
-    if (const auto ratio = result.ratio()) entry["library_over_own"] = *ratio;
+    entry["pair"] = result.is_pair();
+    if (const auto ratio = result.ratio()) entry[result.is_pair() ? "two_over_one" : "library_over_own"] = *ratio;
     report["layers"].push_back(std::move(entry));
   }
   for (const int batch : options_.batches) {
-    const Summary found = summary(batch);
+    const Summary found = summary(batch, false);
     report["summary"].push_back({{"batch", batch},
                                  {"layers", found.layers},
                                  {"geometric_mean", found.mean},

@@ -23,12 +23,13 @@ def best(candidates):
 
 
 def rows_of(measured):
-    """One for each layer and batch; `own` and `library` are null where none of them was timed."""
+    """One for each layer and batch; `own` and `library` are null where none of them was timed. Of a pair, `own` is one
+    launch, and `library` two, by whatever was fastest for each."""
     rows = []
     for layer in measured["layers"]:
         timed = [candidate for candidate in layer["candidates"] if "us" in candidate]
         is_own = lambda candidate: candidate["kernel"].startswith("own:")
-        row = {name: layer[name] for name in ("layer", "batch", "variants", "flops", "bytes", "floor_us")}
+        row = {name: layer[name] for name in ("layer", "pair", "batch", "variants", "flops", "bytes", "floor_us")}
         row |= {name: measured[name] for name in ("caches", "overlap", "commit")}
         row |= {"own": best([c for c in timed if is_own(c)]), "library": best([c for c in timed if not is_own(c)])}
         rows.append(row | {"timed": len(timed), "not_timed": len(layer["candidates"]) - len(timed)})
@@ -51,11 +52,12 @@ def join(path, measured):
     reports.write({**facts, "layers": list(kept.values())}, path)
 
 
-def summary(rows, variant, batch):
+def summary(rows, variant, batch, pairs=False):
     """How our kernels compare on the layers of a variant, in device memory and one after another: how many layers both
     were timed on, the geometric mean and the smallest of the libraries' time over ours, how many are below 0.8, and the
-    part that the floors of the layers are of our time, each layer as often as the variant has it. None: never timed."""
-    rows = [row for row in rows if variant in row["variants"] and row["batch"] == batch
+    part that the floors of the layers are of our time, each layer as often as the variant has it. With `pairs`, the
+    same of one launch beside two. None: never timed."""
+    rows = [row for row in rows if variant in row["variants"] and row["batch"] == batch and row["pair"] == pairs
             and row["own"] and row["library"] and row["caches"] == "rotated" and not row["overlap"]]
     if not rows:
         return None

@@ -254,17 +254,22 @@ def kernels(device, rows):
             found = layer_results.summary(rows, variant, batch)
             if found is None:
                 missing.append((variant, batch))
-                lines.append([variant, str(batch), *[""] * 5])
+                lines.append([variant, str(batch), *[""] * 7])
                 continue
             commits |= found["commits"]
             lines.append([variant, str(batch), str(found["layers"]), f"{found['mean']:.2f}×",
                           f"{found['smallest']:.2f}×", str(found["slow"]), f"{100 * found['of_floor']:.0f} %"])
-    titles = ["variant", "batch", "layers", "geometric mean", "smallest", "below 0.8×", "floors over ours"]
+            pairs = layer_results.summary(rows, variant, batch, pairs=True)
+            lines[-1] += [str(pairs["layers"]), f"{pairs['mean']:.2f}×"] if pairs else ["0", ""]
+    titles = ["variant", "batch", "layers", "geometric mean", "smallest", "below 0.8×", "floors over ours", "pairs",
+              "one launch over two"]
     parts = [f"### {device}: our convolutions beside the libraries'",
              "Of each distinct layer the best of our kernels and the best of cuDNN's and cuBLASLt's, timed by itself "
-             "with its tensors in device memory: the libraries' time over ours, so that above 1 ours is faster."
+             "with its tensors in device memory: the libraries' time over ours, so that above 1 ours is faster. Behind "
+             "it, pairs of convolutions that one launch of ours computes: the geometric mean of the time of two "
+             "launches, of whatever was fastest for each, over that."
              + (f" Commit {', '.join(sorted(commits))}." if commits else ""),
-             table(titles, lines, 6)]
+             table(titles, lines, 8)]
     if missing:
         variants = ",".join(dict.fromkeys(variant for variant, _ in missing))
         batches = ",".join(map(str, sorted({batch for _, batch in missing})))

@@ -91,7 +91,10 @@ void check_candidates(Known& layer, const std::vector<ConvCandidate>& candidates
   constexpr int kPixels = 128;  // by the host
   if (!layer.check) layer.check.emplace(*gpu().runtime, gpu().stream.get(), problem, kPixels);
   LayerCheck& check = *layer.check;
-  const Compared all{problem.out.h, problem.out.w, problem.out_pixel_stride};
+  // Elements of the whole output; those of a pair, which are of two tensors, by their number.
+  const Compared all = problem.then.c == 0
+                           ? Compared{problem.out.h, problem.out.w, problem.out_pixel_stride}
+                           : Compared{1, static_cast<int>(check.output().size() / size_of(problem.out_type)), 1};
   std::size_t computed = 0;
   for (const ConvCandidate& candidate : candidates) {
     if (computed == most) break;
@@ -108,7 +111,7 @@ void check_candidates(Known& layer, const std::vector<ConvCandidate>& candidates
     const double error = check.relative_error(*kernel);
     if (!(error < kLayerTolerance)) {
       FAIL_CHECK("relative error ", error, " where the host has looked: ",
-                 describe_difference({problem.out.h, problem.out.w, problem.out.c, check.pixels()}, check.found(),
+                 describe_difference({problem.out.h, problem.out.w, check.channels(), check.pixels()}, check.found(),
                                      check.expected()));
       continue;
     }
@@ -159,7 +162,9 @@ struct OwnTile {
 std::vector<OwnTile> own_tiles() {
   std::vector<OwnTile> tiles;
   for (const OwnKernel& kernel : own_kernels())
-    for (const kernels::ConvTile& tile : kernels::conv_tiles(kernel.configs())) tiles.push_back({&kernel, tile});
+    for (const bool pairs : {false, true})
+      for (const kernels::ConvTile& tile : kernels::conv_tiles(kernel.configs(), pairs))
+        tiles.push_back({&kernel, tile});
   return tiles;
 }
 
@@ -174,16 +179,18 @@ std::vector<ConvProblem> problems_of_layers() {
   return problems;
 }
 
-// One of each kind: 1×1 and 3×3, stride 1 and 2, with and without residuals, 16-bit and fp32 output.
+// One of each kind: 1×1 and 3×3, stride 1 and 2, with and without residuals, 16-bit and fp32 output; of pairs, with so
+// many channels of both, and the first one's stored or not.
 std::vector<ConvProblem> kinds_of_layers() {
   std::vector<ConvProblem> kinds;
   for (const Layer& layer : read_layers()) {
     const ConvProblem& p = layer.problem;
     const auto same_kind = [&](const ConvProblem& other) {
       return p.kernel == other.kernel && p.stride == other.stride && p.residual == other.residual &&
-             p.out_type == other.out_type;
+             p.out_type == other.out_type && p.then == other.then && p.keep == other.keep &&
+             (p.then.c == 0 || p.out.c == other.out.c);
     };
-    if (p.out.h <= 40 && std::ranges::none_of(kinds, same_kind)) kinds.push_back(p);
+    if ((p.out.h <= 40 || p.then.c > 0) && std::ranges::none_of(kinds, same_kind)) kinds.push_back(p);
   }
   return kinds;
 }

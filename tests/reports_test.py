@@ -187,15 +187,17 @@ def test_unsteady_figures_are_marked():
     assert " !" in next(line for line in text.splitlines() if line.startswith("| damoyolo | bf16"))
 
 
-def timed_layers(own_us=(10.0, 40.0), batch=1, **changes):
-    """What build/layer-bench writes, of two layers; our second kernel is the best, and one of the libraries' failed."""
+def timed_layers(own_us=(10.0, 40.0), batch=1, pair=False, **changes):
+    """What build/layer-bench writes, of two layers; our second kernel is the best, and one of the libraries' failed.
+    Pairs are called otherwise, and two launches are in the libraries' place."""
     layers = []
     for i, own in enumerate(own_us):
         candidates = [{"kernel": "own:sm90:a", "us": 2 * own}, {"kernel": "own:sm90:b", "us": own},
                       {"kernel": "cudnn:conv:1", "us": 20.0}, {"kernel": "cudnn:conv:2", "error": "no"}]
         candidates = [{**candidate, "predicted_us": 1.0} for candidate in candidates]
-        layer = {"layer": f"layer {i}", "batch": batch, "variants": {"S": 1 + i, "T": 1}, "flops": 1.0, "bytes": 1.0}
-        layers.append(layer | {"floor_us": 5.0, "candidates": candidates})
+        name = f"{'pair' if pair else 'layer'} {i}"
+        layer = {"layer": name, "pair": pair, "batch": batch, "variants": {"S": 1 + i, "T": 1}, "floor_us": 5.0}
+        layers.append(layer | {"flops": 1.0, "bytes": 1.0, "candidates": candidates})
     measured = {"device": "Example GPU 1", "commit": "abc", "libraries": ["cuDNN 9"]}
     measured |= {"caches": "rotated", "overlap": False, "ceilings": {"copy_gbs": 3000.0, "bf16_tflops": 800.0}}
     return measured | {"layers": layers} | changes
@@ -223,8 +225,12 @@ def test_layers_are_summed_up_by_variant_and_batch():
     assert layer_results.summary(rows, "M", 1) is None and layer_results.summary(rows, "S", 8) is None
     assert layer_results.summary(layer_results.rows_of(timed_layers(caches="warm")), "S", 1) is None
 
-    text = tables.kernels("Example GPU 1", rows)
-    assert "| S | 1 | 2 | 1.00× | 0.50× | 1 | 17 % |" in text and "| S | 8 |  |  |  |  |  |" in text
+    pairs = layer_results.rows_of(timed_layers((5.0,), pair=True))
+    assert layer_results.summary(rows + pairs, "S", 1) == found and layer_results.summary(rows, "S", 1, True) is None
+    assert abs(layer_results.summary(rows + pairs, "S", 1, pairs=True)["mean"] - 4.0) < 1e-9
+
+    text = tables.kernels("Example GPU 1", rows + pairs)
+    assert "| S | 1 | 2 | 1.00× | 0.50× | 1 | 17 % | 1 | 4.00× |" in text and "| S | 8 |  |  |  |  |  |  |  |" in text
     assert "--variants T,S,M,L --batch 1,8,32 --json" in text
 
 

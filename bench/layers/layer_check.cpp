@@ -8,6 +8,7 @@
 #include <span>
 
 #include "engine/cuda/conv_packing.h"
+#include "engine/cuda/conv_split.h"
 
 namespace damoyolo::cuda {
 namespace {
@@ -42,6 +43,26 @@ Owned<std::byte> on_device(Runtime& runtime, StreamHandle stream, const std::vec
   return memory;
 }
 
+// Fills in random weights and biases, so large that sums have about the size of one input.
+void fill_random(std::vector<float>& weights, std::vector<float>& biases, int out, int terms,
+                 std::mt19937& generator) {
+  std::normal_distribution<float> normal(0, 1 / std::sqrt(static_cast<float>(terms)));
+  weights.resize(static_cast<std::size_t>(out) * static_cast<std::size_t>(terms));
+  biases.resize(static_cast<std::size_t>(out));
+  for (float& weight : weights) weight = normal(generator);
+  for (float& bias : biases) bias = normal(generator);
+}
+
+// [terms, out] of packed weights [out, terms], as floats.
+std::vector<float> terms_first(const std::vector<std::byte>& packed, int out, int terms, DType type) {
+  std::vector<float> rounded(static_cast<std::size_t>(out) * static_cast<std::size_t>(terms));
+  for (int c = 0; c < out; ++c)
+    for (int term = 0; term < terms; ++term)
+      rounded[static_cast<std::size_t>(term) * static_cast<std::size_t>(out) + static_cast<std::size_t>(c)] =
+          element(packed, std::int64_t{c} * terms + term, type);
+  return rounded;
+}
+
 float activate(float x, Activation act) {
   switch (act) {
     case Activation::None: return x;
@@ -58,27 +79,24 @@ LayerCheck::LayerCheck(Runtime& runtime, StreamHandle stream, const ConvProblem&
       stream_(stream),
       problem_(problem),
       in_(random_bytes(problem.in.pixels() * problem.in_pixel_stride, problem.type, 1)),
-      out_bytes_(static_cast<std::size_t>(problem.out.pixels() * problem.out_pixel_stride) *
-                 size_of(problem.out_type)) {
+      out_bytes_(problem.keep ? static_cast<std::size_t>(problem.out.pixels() * problem.out_pixel_stride) *
+                                    size_of(problem.out_type)
+                              : 0),
+      then_bytes_(static_cast<std::size_t>(problem.out.pixels() * problem.then.pixel_stride) * size_of(problem.type)) {
   const Shape& out = problem.out;
   const int scale = problem.residual == Residual::Half ? 2 : 1;
   if (problem.residual != Residual::None)
     residual_ = random_bytes(out.pixels() / (scale * scale) * problem.residual_pixel_stride, problem.type, 2);
 
-  // So large that sums have about the size of the residual.
   const int terms = problem.kernel * problem.kernel * problem.in.c;
   std::mt19937 generator(3);
-  std::normal_distribution<float> normal(0, 1 / std::sqrt(static_cast<float>(terms)));
-  weights_.weight.resize(static_cast<std::size_t>(out.c) * static_cast<std::size_t>(terms));
-  weights_.bias.resize(static_cast<std::size_t>(out.c));
-  for (float& weight : weights_.weight) weight = normal(generator);
-  for (float& bias : weights_.bias) bias = normal(generator);
-  const std::vector<std::byte> packed = pack_channels_last(problem, weights_);
-  rounded_weights_.resize(weights_.weight.size());
-  for (int c = 0; c < out.c; ++c)
-    for (int term = 0; term < terms; ++term)
-      rounded_weights_[static_cast<std::size_t>(term) * static_cast<std::size_t>(out.c) +
-                       static_cast<std::size_t>(c)] = element(packed, std::int64_t{c} * terms + term, problem.type);
+  fill_random(weights_.weight, weights_.bias, out.c, terms, generator);
+  rounded_weights_ = terms_first(pack_channels_last(problem, weights_), out.c, terms, problem.type);
+  if (problem.then.c > 0) {
+    fill_random(weights_.then_weight, weights_.then_bias, problem.then.c, out.c, generator);
+    rounded_second_ = terms_first(pack_channels_last(second_of(problem), {weights_.then_weight, weights_.then_bias}),
+                                  problem.then.c, out.c, problem.type);
+  }
 
   const auto all = static_cast<int>(out.pixels());
   const int image = out.h * out.w;
@@ -91,7 +109,7 @@ LayerCheck::LayerCheck(Runtime& runtime, StreamHandle stream, const ConvProblem&
 
   device_in_ = on_device(runtime, stream, in_);
   if (!residual_.empty()) device_residual_ = on_device(runtime, stream, residual_);
-  device_out_ = device_memory(runtime, out_bytes_);
+  device_out_ = device_memory(runtime, out_bytes_ + then_bytes_);
 }
 
 void LayerCheck::append_reference(int pixel) {
@@ -115,24 +133,38 @@ void LayerCheck::append_reference(int pixel) {
   for (std::size_t c = 0; c < sums.size(); ++c) {
     const float residual =
         p.residual == Residual::None ? 0 : element(residual_, at + static_cast<std::int64_t>(c), p.type);
-    expected_.push_back(p.residual_first ? activate(sums[c] + residual, p.act) : activate(sums[c], p.act) + residual);
+    sums[c] = p.residual_first ? activate(sums[c] + residual, p.act) : activate(sums[c], p.act) + residual;
   }
+  if (p.keep) expected_.insert(expected_.end(), sums.begin(), sums.end());
+  if (p.then.c == 0) return;
+  std::vector<float> second(weights_.then_bias);
+  for (std::size_t k = 0; k < sums.size(); ++k)
+    for (std::size_t c = 0; c < second.size(); ++c) second[c] += sums[k] * rounded_second_[k * second.size() + c];
+  for (const float sum : second) expected_.push_back(activate(sum, p.then.act));
 }
 
 double LayerCheck::relative_error(ConvKernel& kernel) {
   const Owned<std::byte> workspace = device_memory(runtime_, std::max<std::size_t>(kernel.workspace_bytes(), 1));
-  runtime_.fill_zero(device_out_.get(), out_bytes_, stream_);  // what is not written is wrong
-  const void* residual = problem_.residual == Residual::None ? nullptr : device_residual_.get();
-  kernel.run({device_in_.get(), device_out_.get(), residual, workspace.get()}, {stream_});
+  runtime_.fill_zero(device_out_.get(), out_bytes_ + then_bytes_, stream_);  // what is not written is wrong
+  ConvPointers pointers{device_in_.get(), problem_.keep ? device_out_.get() : nullptr,
+                        problem_.residual == Residual::None ? nullptr : device_residual_.get(), workspace.get()};
+  if (problem_.then.c > 0) pointers.then_out = device_out_.get() + out_bytes_;
+  kernel.run(pointers, {stream_});
   runtime_.synchronize(stream_);
 
-  const auto channels = static_cast<std::size_t>(problem_.out.c);
-  const std::size_t pixel_bytes = channels * size_of(problem_.out_type);
-  const std::size_t step = static_cast<std::size_t>(problem_.out_pixel_stride) * size_of(problem_.out_type);
+  // Pixels of one output into those of both.
+  const std::size_t element_bytes = size_of(problem_.out_type);
+  const std::size_t pixel_bytes = static_cast<std::size_t>(channels()) * element_bytes;
   std::vector<std::byte> found(pixels_.size() * pixel_bytes);
-  for (std::size_t i = 0; i < pixels_.size(); ++i)
-    runtime_.copy(&found[i * pixel_bytes], device_out_.get() + static_cast<std::size_t>(pixels_[i]) * step,
-                  pixel_bytes, stream_);
+  const auto read = [&](const std::byte* from, int pixel_stride, int first_channel, int channels) {
+    for (std::size_t i = 0; i < pixels_.size(); ++i)
+      runtime_.copy(&found[i * pixel_bytes + static_cast<std::size_t>(first_channel) * element_bytes],
+                    from + static_cast<std::size_t>(std::int64_t{pixels_[i]} * pixel_stride) * element_bytes,
+                    static_cast<std::size_t>(channels) * element_bytes, stream_);
+  };
+  if (problem_.keep) read(device_out_.get(), problem_.out_pixel_stride, 0, problem_.out.c);
+  if (problem_.then.c > 0)
+    read(device_out_.get() + out_bytes_, problem_.then.pixel_stride, kept_channels(), problem_.then.c);
   runtime_.synchronize(stream_);
   found_.resize(expected_.size());
   double difference = 0, norm = 0;
@@ -146,8 +178,8 @@ double LayerCheck::relative_error(ConvKernel& kernel) {
 }
 
 std::vector<std::byte> LayerCheck::output() {
-  std::vector<std::byte> bytes(out_bytes_);
-  runtime_.copy(bytes.data(), device_out_.get(), out_bytes_, stream_);
+  std::vector<std::byte> bytes(out_bytes_ + then_bytes_);
+  runtime_.copy(bytes.data(), device_out_.get(), bytes.size(), stream_);
   runtime_.synchronize(stream_);
   return bytes;
 }

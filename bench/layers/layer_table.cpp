@@ -40,6 +40,7 @@ ConvProblem dense(ConvProblem problem) {
   problem.out_pixel_stride = in_whole_vectors(problem.out.c, problem.out_type);
   problem.residual_pixel_stride =
       problem.residual == Residual::None ? 0 : in_whole_vectors(problem.out.c, problem.type);
+  problem.then.pixel_stride = in_whole_vectors(problem.then.c, problem.type);
   problem.alignment = 16;
   return problem;
 }
@@ -61,6 +62,11 @@ Layer layer_from_json(const nlohmann::json& entry) {
   p.residual_first = entry.at("residual_first").get<bool>();
   p.type = DType::BF16;
   p.out_type = entry.at("fp32_out").get<bool>() ? DType::F32 : p.type;
+  if (entry.contains("then")) {
+    p.then.c = number("then");
+    p.then.act = choose("there is no activation", entry.at("then_act").get<std::string>(), kActivations);
+    p.keep = entry.at("keep").get<bool>();
+  }
   p = dense(p);
   layer.count = entry.at("variants").get<std::map<std::string, int>>();
   return layer;
@@ -70,13 +76,14 @@ Layer layer_from_json(const nlohmann::json& entry) {
 
 std::vector<Layer> layers_of_variants() {
   std::vector<Layer> layers;
-  for (const ModelSpec& spec : released_variants())
-    for (const ConvProblem& planned : dense_convolutions(spec, DType::BF16)) {
-      const ConvProblem problem = dense(planned);
-      auto layer = std::ranges::find(layers, problem, &Layer::problem);
-      if (layer == layers.end()) layer = layers.insert(layer, {problem, {}});
-      ++layer->count[spec.variant];
-    }
+  for (const auto convolutions : {dense_convolutions, convolution_pairs})
+    for (const ModelSpec& spec : released_variants())
+      for (const ConvProblem& planned : convolutions(spec, DType::BF16)) {
+        const ConvProblem problem = dense(planned);
+        auto layer = std::ranges::find(layers, problem, &Layer::problem);
+        if (layer == layers.end()) layer = layers.insert(layer, {problem, {}});
+        ++layer->count[spec.variant];
+      }
   return layers;
 }
 
@@ -90,6 +97,10 @@ std::string describe(const ConvProblem& p) {
   const std::string end = p.residual_first ? residual + act : act + residual;
   if (!end.empty()) text += "," + end;
   if (p.out_type != p.type) text += ", fp32 out";
+  if (p.then.c > 0)
+    text += fmt::format("; then 1x1 to {}{}{}", p.then.c,
+                        p.then.act == Activation::None ? "" : fmt::format(", {}", name_of(p.then.act)),
+                        p.keep ? ", both stored" : "");
   return text;
 }
 
@@ -108,6 +119,11 @@ std::string layers_to_json(const std::vector<Layer>& layers) {
     entry["residual"] = name_of(p.residual);
     entry["residual_first"] = p.residual_first;
     entry["fp32_out"] = p.out_type == DType::F32;
+    if (p.then.c > 0) {
+      entry["then"] = p.then.c;
+      entry["then_act"] = name_of(p.then.act);
+      entry["keep"] = p.keep;
+    }
     entry["variants"] = layer.count;
     text += fmt::format("  {}{}\n", entry.dump(), &layer == &layers.back() ? "" : ",");
   }

@@ -1,5 +1,6 @@
-// Every distinct dense convolution of the released variants at their default sizes: bench/layers/layers.json, data for
-// microbenchmarks and for tests of what computes and chooses kernels.
+// Every distinct dense convolution of the released variants at their default sizes, and every distinct pair of them
+// that one launch may compute: bench/layers/layers.json, data for microbenchmarks and for tests of what computes and
+// chooses kernels.
 #pragma once
 
 #include <map>
@@ -18,10 +19,10 @@ struct Layer {
 };
 
 // The table from the variants themselves, as the plan of a GPU has them after the passes: in the order of the variants
-// and, in each, of the plan.
+// and, in each, of the plan; first the convolutions, then the pairs.
 std::vector<Layer> layers_of_variants();
 
-// "3x3 stride 1, 64 x 80 x 80 to 64, residual relu": h × w are the input's.
+// "3x3 stride 1, 64 x 80 x 80 to 64, residual relu; then 1x1 to 32, relu, both stored": h × w are the input's.
 std::string describe(const ConvProblem& problem);
 
 // The file's text, a line for each layer.

@@ -67,6 +67,28 @@ TEST_CASE("a layer check passes what is right, and nothing else") {
         }
 }
 
+TEST_CASE("a layer check looks at both outputs of a pair") {
+  HostRuntime runtime;
+  for (const bool keep : {false, true}) {
+    ConvProblem problem = small(3, 1);
+    problem.then = {16, 24, Activation::Relu};
+    problem.keep = keep;
+    LayerCheck check(runtime, nullptr, problem);
+    CHECK(check.channels() == (keep ? 40 : 16));
+    HostConvolution right(problem, check.weights(), "right", 0);
+    CHECK(check.relative_error(right) < kLayerTolerance);
+    CHECK(check.found().size() == check.pixels().size() * static_cast<std::size_t>(check.channels()));
+    CHECK(check.output().size() == static_cast<std::size_t>(problem.out.pixels()) * (keep ? 48 : 24) * 2);
+    ConvProblem other = problem;
+    other.then.act = Activation::None;
+    HostConvolution plain(other, check.weights(), "plain", 0);
+    CHECK(check.relative_error(plain) > 0.1);
+    if (!keep) continue;
+    Wrong wrong(problem, check.weights(), static_cast<int>(problem.out.pixels()) - 1);
+    CHECK(check.relative_error(wrong) > 0.1);
+  }
+}
+
 TEST_CASE("layers as small as they come are right by our own kernels") {
   HostRuntime runtime;
   DeviceTraits device = device_traits({90, 132, 1.98e9, 2.619e9, 5120, 50 << 20, 228 << 10});
