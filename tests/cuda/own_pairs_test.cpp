@@ -1,0 +1,50 @@
+// Pairs by our own kernels in a whole network, through the SIMT shim.
+#include "tests/cuda/own_pairs.h"
+
+#include <doctest/doctest.h>
+
+#include "engine/model/build.h"
+#include "engine/passes/passes.h"
+#include "tests/conv_problems.h"
+#include "tests/cuda/host_convolution.h"
+#include "tests/cuda/host_runtime.h"
+#include "tests/random_weights.h"
+
+using namespace damoyolo;
+using namespace damoyolo::cuda;
+
+#ifndef DAMOYOLO_WITHOUT_SM90A
+TEST_CASE("a network gives the bytes of two launches where our own kernels compute pairs in one") {
+  constexpr int kSide = 32;
+  const std::vector<std::uint8_t> pixels = golden_bytes("input", std::size_t{kSide} * kSide * 3);
+  for (const char* variant : {"Ns", "T", "S"}) {
+    CAPTURE(variant);
+    const ModelSpec& spec = released_variant(variant);
+    const BuiltModel model = build_model(spec, 1, kSide, kSide);
+    const RandomWeights weights(model.sources);
+    Graph graph = model.graph;
+    optimize(graph);
+    const OwnPairs pairs(graph, h100(), [](const ConvProblem& problem, const ConvWeights& its) {
+      return host_candidates(problem).front().make(its);
+    });
+    CHECK_FALSE(pairs.names().empty());
+
+    HostRuntime runtime;
+    std::vector<Owned<CUstream_st>> owned;
+    std::vector<StreamHandle> streams;
+    for (int i = 0; i < kMaxStreams; ++i) streams.push_back(owned.emplace_back(make_stream(runtime)).get());
+    NetworkOptions options;
+    options.task = Task::Forward;
+    options.plan.activations = DType::BF16;
+    options.capture = options.fetch_ahead = true;
+    std::vector<std::size_t> steps;
+    CHECK(describe_wrong_pairs(pairs, [&](const KernelChooser& choose) {
+            Network network(runtime, streams, graph, spec.head, weights.lookup(), choose, options);
+            steps.push_back(network.plan().steps.size());
+            return output_of(network, runtime, streams[0], pixels);
+          }) == "");
+    REQUIRE(steps.size() == 2);
+    CHECK(steps[1] + pairs.names().size() == steps[0]);
+  }
+}
+#endif
