@@ -48,6 +48,7 @@ struct ConvConfig {
   int taps = 1;     // of a window in one step: one, or the three of its column, which share their pixels
   int sharing = 1;  // blocks that share the weights they read, 1 or 2; not where they share a sum
   int then = 0;     // output channels of Convolution::then, all in one tile, as are those of y; 0: there is none
+  bool pingpong = false;  // two warpgroups take turns on tiles of their own; not where blocks share a sum
 
   bool operator==(const ConvConfig&) const = default;
 };

@@ -28,9 +28,16 @@ constexpr Tile kPairs[] = {
     {128, 96, 64, 1, 96},   {64, 128, 64, 1, 128}, {128, 128, 32, 1, 128}, {128, 128, 64, 1, 128},
     {128, 128, 32, 3, 128}, {64, 192, 64, 1, 192},
 };
+// For two warpgroups in turn: tiles as above of which a multiprocessor holds one block, so that nobody else multiplies
+// while it ends one, as far as a thread's registers go. It has twice the sums here, and 160 spill. Nearly all layers
+// that have tiles enough for turns are of multiples of these 64, 96 and 128 channels.
+constexpr Tile kTurns[] = {
+    {128, 96, 64, 1, 0, true},  {128, 128, 64, 1, 0, true}, {128, 96, 32, 3, 0, true},
+    {128, 128, 32, 3, 0, true}, {256, 64, 32, 3, 0, true},
+};
 constexpr auto kTiles = [] {
-  std::array<Tile, std::size(kAlone) + std::size(kPairs)> tiles;
-  std::ranges::copy(kPairs, std::ranges::copy(kAlone, tiles.begin()).out);
+  std::array<Tile, std::size(kAlone) + std::size(kTurns) + std::size(kPairs)> tiles;
+  std::ranges::copy(kPairs, std::ranges::copy(kTurns, std::ranges::copy(kAlone, tiles.begin()).out).out);
   return tiles;
 }();
 
@@ -43,7 +50,8 @@ constexpr void for_each_config(Function function) {
   for (const Tile& tile : kTiles)
     for (const int columns : tile.taps == 1 ? std::span<const int>(kColumns) : kColumnsOfThreeTaps)
       if (columns > 0 || tile.then == 0)
-        function({tile.m, tile.n, tile.k, tile.stages(columns, 1), columns, 1, tile.taps, 1, tile.then});
+        function(
+            {tile.m, tile.n, tile.k, tile.stages(columns, 1), columns, 1, tile.taps, 1, tile.then, tile.pingpong});
 }
 
 constexpr std::size_t kConfigCount = [] {
@@ -125,7 +133,7 @@ __device__ __forceinline__ void load_stages(const Maps& maps, const Arguments<T>
     load_weights(stage, work, step, stage == ahead - 1 ? kTile.second_weights_bytes() : 0);
   if constexpr (kTile.then > 0) {
     // They come with the last of these stages: nobody needs them before, and it needs no barrier of its own.
-    const std::uint32_t to = stages.end() + kTile.place_bytes();
+    const std::uint32_t to = stages.end(0) + kTile.place_bytes();
 #pragma unroll
     for (int chunk = 0; chunk < kTile.n / kTile.chunk(); ++chunk)
       tensor_load(to + chunk * kTile.then * Staged<kTile>::kSpan, second.weights, stages.full(ahead - 1),
@@ -141,7 +149,7 @@ __device__ __forceinline__ void load_stages(const Maps& maps, const Arguments<T>
 
   int left = work.last - work.first - ahead;
   Turn turn{ahead == stages.count ? 0 : ahead, ahead == stages.count ? 1u : 0u};
-  unsigned end_parity = 0;
+  Turn end;  // which team's
 #pragma unroll 1
   for (;;) {
 #pragma unroll 1
@@ -151,13 +159,14 @@ __device__ __forceinline__ void load_stages(const Maps& maps, const Arguments<T>
       load_pixels(turn.stage, work, step);
     }
     if (arguments.staged_residual) {
-      mbarrier_wait(stages.end_empty(), end_parity);
-      end_parity ^= 1;
-      mbarrier_arrive_expect(stages.end_full(), tiling.rows * tiling.columns * kTile.n * 2);
+      mbarrier_wait(stages.end_empty(end.stage), end.parity);
+      mbarrier_arrive_expect(stages.end_full(end.stage), tiling.rows * tiling.columns * kTile.n * 2);
 #pragma unroll
       for (int chunk = 0; chunk < kTile.n / kTile.chunk(); ++chunk)
-        tensor_load(stages.end() + chunk * Staged<kTile>::kChunkBytes, maps.residual, stages.end_full(),
-                    work.channel + chunk * kTile.chunk(), work.column, work.row, work.image);
+        tensor_load(stages.end(end.stage) + chunk * Staged<kTile>::kChunkBytes, maps.residual,
+                    stages.end_full(end.stage), work.channel + chunk * kTile.chunk(), work.column, work.row,
+                    work.image);
+      end.advance(kTile.teams());
     }
     item += static_cast<int>(gridDim.x);
     if (item >= tiling.items) break;
@@ -172,10 +181,10 @@ __device__ __forceinline__ void load_stages(const Maps& maps, const Arguments<T>
 }
 
 // A warpgroup adds up groups() × 64 pixels × n channels over some steps. One step's products are under way while the
-// next one's are issued; a stage is free when its own are done.
-template <Tile kTile, typename T>
+// next one's are issued; a stage is free when its own are done. It calls `issued` when all have been issued.
+template <Tile kTile, typename T, typename Issued>
 __device__ __forceinline__ void multiply_stages(const Stages& stages, const Tiling& tiling, int steps, int warpgroup,
-                                                Turn& turn, float (&sums)[kTile.fragments()][4]) {
+                                                Turn& turn, float (&sums)[kTile.fragments()][4], Issued issued) {
   constexpr int kDepth = 16;  // products of one instruction
   const bool first_lane = threadIdx.x % kLanes == 0;
   const int tap_bytes = tiling.columns * kTile.span();  // from one tap's pixels to the next one's
@@ -203,6 +212,7 @@ __device__ __forceinline__ void multiply_stages(const Stages& stages, const Tili
     if (before >= 0 && first_lane) stages.release(before);
     before = turn.stage;
   }
+  issued();
   wgmma_wait<0>();
   fence_registers(sums);
   if (before >= 0 && first_lane) stages.release(before);
@@ -210,65 +220,74 @@ __device__ __forceinline__ void multiply_stages(const Stages& stages, const Tili
 
 // One thread has the tile taken away from its place, when all have put their parts.
 template <Tile kTile>
-__device__ __forceinline__ void store_tile(const CUtensorMap& map, const Stages& stages, const Work& work) {
+__device__ __forceinline__ void store_tile(const CUtensorMap& map, std::uint32_t place, const Work& work) {
 #pragma unroll
   for (int chunk = 0; chunk < kTile.n / kTile.chunk(); ++chunk)
-    tensor_store(map, stages.end() + chunk * Staged<kTile>::kChunkBytes, work.channel + chunk * kTile.chunk(),
-                 work.column, work.row, work.image);
+    tensor_store(map, place + chunk * Staged<kTile>::kChunkBytes, work.channel + chunk * kTile.chunk(), work.column,
+                 work.row, work.image);
   store_commit();
 }
 
-// The warpgroups that multiply go through the work items.
+// The warpgroups that multiply go through the work items; where there are two teams, each through every other one.
 template <Tile kTile, typename T>
 __device__ __forceinline__ void compute_tiles(const Maps& maps, const Arguments<T>& arguments,
                                               const SecondOrNothing<T, kTile.then>& second, const Stages& stages,
-                                              unsigned char* end, int warp) {
+                                              unsigned char* end, int team, int warp) {
   wait_for_predecessors();
   let_successors_start();
   const Tiling& tiling = arguments.tiling;
   const EpilogueArguments<T>& epilogue = arguments.result.epilogue;
-  const bool first_thread = threadIdx.x == 0;
+  constexpr int kTeam = kTile.warps() * kLanes;  // threads
+  // The named barriers at which the team meets, and waits for its turn to multiply.
+  const int team_barrier = 1 + team, turn_barrier = 3 + team, other_turn_barrier = 3 + (team ^ 1);
+  const bool first_thread = threadIdx.x % kTeam == 0;
+  const int blocks = static_cast<int>(gridDim.x);
   Turn turn;
+  if (team == 1) turn.skip(tiling.steps, stages.count);
   unsigned end_parity = 0;
 #pragma unroll 1
-  for (int item = static_cast<int>(blockIdx.x); item < tiling.items; item += static_cast<int>(gridDim.x)) {
+  for (int item = static_cast<int>(blockIdx.x) + team * blocks; item < tiling.items; item += kTile.teams() * blocks) {
     const Work work = work_of(tiling, item, kTile.n);
     if (arguments.staged_residual && first_thread) {
       store_wait_read<0>();
-      mbarrier_arrive(stages.end_empty());
+      mbarrier_arrive(stages.end_empty(team));
     }
     float sums[kTile.fragments()][4];
     start_sums<kTile>(arguments.staged ? epilogue.bias : nullptr, work.channel, arguments.result.c, sums);
-    multiply_stages<kTile, T>(stages, tiling, work.last - work.first, warp / 4, turn, sums);
+    if (kTile.pingpong && item >= blocks) named_barrier(turn_barrier, kTile.consumers());
+    multiply_stages<kTile, T>(stages, tiling, work.last - work.first, warp / 4, turn, sums, [&] {
+      if (kTile.pingpong && item + blocks < tiling.items) named_barrier_arrive(other_turn_barrier, kTile.consumers());
+    });
+    if (kTile.pingpong) turn.skip(tiling.steps, stages.count);
     if (!arguments.staged) {
       if (tiling.split > 1) exchange_shares<kTile>(tiling, stages, work.share, warp, sums);
       store_pieces<kTile>(tiling, arguments.result, work, warp, reinterpret_cast<float*>(end), sums);
       continue;
     }
     if (arguments.staged_residual) {
-      mbarrier_wait(stages.end_full(), end_parity);
+      mbarrier_wait(stages.end_full(team), end_parity);
       end_parity ^= 1;
     } else {
       if (first_thread) store_wait_read<0>();
-      named_barrier(1, kTile.consumers());
+      named_barrier(team_barrier, kTeam);
     }
     put_tile<kTile>(epilogue, warp, end, sums);
     fence_async_shared();
-    named_barrier(1, kTile.consumers());
+    named_barrier(team_barrier, kTeam);
     if constexpr (kTile.then == 0) {
-      if (first_thread) store_tile<kTile>(maps.y, stages, work);
+      if (first_thread) store_tile<kTile>(maps.y, stages.end(team), work);
     } else {
       constexpr Tile kSecond = kTile.second();
-      if (first_thread && second.keep_first) store_tile<kTile>(maps.y, stages, work);
+      if (first_thread && second.keep_first) store_tile<kTile>(maps.y, stages.end(team), work);
       float more[kSecond.fragments()][4];
       start_sums<kSecond>(second.epilogue.bias, 0, second.c, more);
       multiply_tile<kTile, T>(stages, warp / 4, more);
       if (first_thread) store_wait_read<0>();
-      named_barrier(1, kTile.consumers());
+      named_barrier(team_barrier, kTeam);
       put_tile<kSecond>(second.epilogue, warp, end, more);
       fence_async_shared();
-      named_barrier(1, kTile.consumers());
-      if (first_thread) store_tile<kSecond>(second.y, stages, work);
+      named_barrier(team_barrier, kTeam);
+      if (first_thread) store_tile<kSecond>(second.y, stages.end(team), work);
     }
   }
   if (arguments.staged && first_thread) store_wait_read<0>();
@@ -292,6 +311,14 @@ __device__ __forceinline__ void compute_tiles(const Maps& maps, const Arguments<
 // other blocks of the multiprocessor multiply (with a residual, whose place is then taken, one tile ahead at most).
 // What ends the sums is in conv_sm90_epilogue.cuh.
 //
+// Two warpgroups may also take turns (`pingpong`): each adds up every other one of the block's tiles alone, and ends
+// it in a place of its own while the other one multiplies. A turn begins when the other has issued all products of the
+// tile before. The stages, which come in this order, would not do: where a sum has no more steps than there are
+// stages, both would find theirs full, multiply hand in hand and end together, with nothing hidden. And they rely on
+// the turns themselves: a barrier's parity tells a phase only to those who know that the one before has ended, and a
+// warpgroup does not wait for the other's stages. Turns are passed on by named barriers, at which the one who passes
+// it on does not wait.
+//
 // Two blocks with neighbouring tiles of the same channels may share their weights: as a cluster, each brings one half
 // of them to both (`sharing`).
 //
@@ -310,12 +337,14 @@ __device__ __forceinline__ void compute_tiles(const Maps& maps, const Arguments<
 // comes from L2 at 2 · (m + n) bytes for 2 · m · n operations: a byte for 64 of them at 128 × 128. With three taps at
 // 256 × 128 it is a byte for 150, and for 212 where two blocks share weights. At batch 1 the floor is a wave's
 // latency: filling the pipeline, and one tile's steps.
-template <typename T, int M, int N, int K, int Taps, int Then>
-__global__ void __launch_bounds__(Tile{M, N, K, Taps, Then}.threads(), Tile{M, N, K, Taps, Then}.blocks())
+template <typename T, int M, int N, int K, int Taps, int Then, bool PingPong>
+__global__ void __launch_bounds__(Tile{M, N, K, Taps, Then, PingPong}.threads(),
+                                  Tile{M, N, K, Taps, Then, PingPong}.blocks())
     conv_sm90_kernel(const __grid_constant__ Maps maps, const __grid_constant__ Arguments<T> arguments,
                      const __grid_constant__ SecondOrNothing<T, Then> second) {
 #if !defined(__CUDA_ARCH__) || defined(__CUDA_ARCH_FEAT_SM90_ALL)
-  constexpr Tile kTile{M, N, K, Taps, Then};
+  constexpr Tile kTile{M, N, K, Taps, Then, PingPong};
+  constexpr int kCopier = kTile.consumers() / kLanes;  // the warp that copies
   const Tiling& tiling = arguments.tiling;
   const int thread = static_cast<int>(threadIdx.x);
   const int warp = __shfl_sync(~0u, thread / kLanes, 0);  // so that the compiler knows it is the same for all lanes
@@ -328,23 +357,26 @@ __global__ void __launch_bounds__(Tile{M, N, K, Taps, Then}.threads(), Tile{M, N
                       arguments.stages,
                       arguments.stage_bytes,
                       arguments.pixel_bytes,
+                      kTile.end_bytes(1),
                       tiling.sharing == 1 ? Stages::kNone : shared_address_in(barriers, cluster_rank() ^ 1)};
   if (warp == 0 && elect_one()) {
     for (int stage = 0; stage < stages.count; ++stage) {
       mbarrier_init(stages.full(stage), 1);
       mbarrier_init(stages.empty(stage), kTile.warps() * tiling.sharing);
     }
-    mbarrier_init(stages.end_full(), 1);
-    mbarrier_init(stages.end_empty(), 1);
+    for (int team = 0; team < kTile.teams(); ++team) {
+      mbarrier_init(stages.end_full(team), 1);
+      mbarrier_init(stages.end_empty(team), 1);
+    }
     fence_mbarrier_init();
     fence_async_shared();
     if (tiling.split > 1) {
       const int share = cluster_rank();
       const int pieces = (kTile.pieces() - share + tiling.split - 1) / tiling.split;
-      mbarrier_arrive_expect(stages.end_full(), pieces * tiling.split * kSumsBlock * 4);
+      mbarrier_arrive_expect(stages.end_full(0), pieces * tiling.split * kSumsBlock * 4);
     }
   }
-  if (warp == kTile.warps() && elect_one()) {
+  if (warp == kCopier && elect_one()) {
     prefetch_tensor_map(maps.weights);
     prefetch_tensor_map(maps.x);
     if (arguments.staged) prefetch_tensor_map(maps.y);
@@ -358,14 +390,16 @@ __global__ void __launch_bounds__(Tile{M, N, K, Taps, Then}.threads(), Tile{M, N
   if (tiling.split * tiling.sharing > 1) cluster_arrive();
   if (tiling.sharing > 1) cluster_wait();
 
-  if (warp >= kTile.warps()) {
+  if (warp >= kCopier) {
     if constexpr (kTile.lends()) give_registers<40>();
-    if (warp == kTile.warps() && elect_one()) load_stages<kTile>(maps, arguments, second, stages);
+    if (warp == kCopier && elect_one()) load_stages<kTile>(maps, arguments, second, stages);
     __syncwarp();
     if (tiling.split > 1) cluster_wait();
   } else {
     if constexpr (kTile.lends()) take_registers<232>();
-    compute_tiles<kTile>(maps, arguments, second, stages, shared + (stages.end() - barriers), warp);
+    const int team = kTile.pingpong ? warp / kTile.warps() : 0;
+    compute_tiles<kTile>(maps, arguments, second, stages, shared + (stages.end(team) - barriers), team,
+                         warp - team * kTile.warps());
   }
 #else
   __trap();  // nobody launches it here
@@ -431,9 +465,9 @@ bool can_be_staged(const TensorView& view, const Convolution& convolution) {
          view.channel_offset % 8 == 0 && is_aligned(view.data);
 }
 
-template <typename T, int M, int N, int K, int Taps, int Then>
+template <typename T, int M, int N, int K, int Taps, int Then, bool PingPong>
 void run(const Convolution& convolution, const ConvConfig& config, Stream stream) {
-  constexpr Tile kTile{M, N, K, Taps, Then};
+  constexpr Tile kTile{M, N, K, Taps, Then, PingPong};
   static_assert(Taps * N * kTile.span() % kStageAlignment == 0);  // so that what follows a stage is aligned, too
   const TensorView &y = convolution.y, &residual = convolution.epilogue.residual;
   Arguments<T> arguments{
@@ -472,14 +506,16 @@ void run(const Convolution& convolution, const ConvConfig& config, Stream stream
   LaunchShape shape{static_cast<unsigned>(grid), static_cast<unsigned>(kTile.threads()),
                     static_cast<std::size_t>(kTile.shared_bytes(columns, split, arguments.stages)),
                     static_cast<unsigned>(split * config.sharing)};
-  launch(kName, conv_sm90_kernel<T, M, N, K, Taps, Then>, shape, stream, maps, arguments, second);
+  launch(kName, conv_sm90_kernel<T, M, N, K, Taps, Then, PingPong>, shape, stream, maps, arguments, second);
 }
 
 // A stage is free when the next one's products have been issued: one alone would wait for itself.
 static_assert([] {
   for (const ConvConfig& config : kConfigs)
-    for (int split = 1; split <= kMaxConvSm90Split; ++split)
-      if (Tile{config.m, config.n, config.k, config.taps, config.then}.stages(config.columns, split) < 2) return false;
+    for (int split = 1; split <= (config.pingpong ? 1 : kMaxConvSm90Split); ++split) {
+      const Tile tile{config.m, config.n, config.k, config.taps, config.then, config.pingpong};
+      if (tile.stages(config.columns, split) < 2) return false;
+    }
   return true;
 }());
 
@@ -487,10 +523,11 @@ template <typename T, std::size_t... I>
 void run_tile(const Convolution& convolution, const ConvConfig& config, Stream stream, std::index_sequence<I...>) {
   const auto is_chosen = [&](const Tile& tile) {
     return config.m == tile.m && config.n == tile.n && config.k == tile.k && config.taps == tile.taps &&
-           config.then == tile.then;
+           config.then == tile.then && config.pingpong == tile.pingpong;
   };
   ((is_chosen(kTiles[I])
-        ? run<T, kTiles[I].m, kTiles[I].n, kTiles[I].k, kTiles[I].taps, kTiles[I].then>(convolution, config, stream)
+        ? run<T, kTiles[I].m, kTiles[I].n, kTiles[I].k, kTiles[I].taps, kTiles[I].then, kTiles[I].pingpong>(
+              convolution, config, stream)
         : void()),
    ...);
 }
@@ -503,7 +540,7 @@ bool conv_sm90_fits(const Convolution& convolution, const ConvConfig& config) {
   if (unmet_expectation(convolution, config) != nullptr || !is_listed(config, kConfigs, kMaxConvSm90Split))
     return false;
   if (config.sharing != 1 && (config.sharing != 2 || config.split != 1)) return false;
-  if (config.then > 0 && config.split > 1) return false;
+  if ((config.then > 0 || config.pingpong) && config.split > 1) return false;
   if (config.columns == 0 && (convolution.kernel != 1 || convolution.stride != 1)) return false;
   if (config.taps > 1 && (convolution.kernel != 3 || convolution.stride != 1)) return false;
   const Tiling tiling = tiling_of(convolution, config);

@@ -75,10 +75,10 @@ __device__ __forceinline__ void exchange_shares(const Tiling& tiling, const Stag
     const Piece piece = piece_of_warp<kTile>(warp, i);
     const int number = piece.row * (kTile.n / 32) + piece.column, place = tiling.by_split.divide(number);
     const int owner = number - place * tiling.split;
-    send_sums(shared_address_in(stages.end() + (place * tiling.split + share) * kSumsBlock * 4, owner),
-              shared_address_in(stages.end_full(), owner), sums);
+    send_sums(shared_address_in(stages.end(0) + (place * tiling.split + share) * kSumsBlock * 4, owner),
+              shared_address_in(stages.end_full(0), owner), sums);
   }
-  mbarrier_wait_cluster(stages.end_full(), 0);
+  mbarrier_wait_cluster(stages.end_full(0), 0);
 }
 
 // Ends the sums piece by piece, each warp on its own: its own pieces, through a block of shared memory, or some of
@@ -198,8 +198,8 @@ template <Tile kTile, typename T>
 __device__ __forceinline__ void multiply_tile(const Stages& stages, int warpgroup,
                                               float (&sums)[kTile.second().fragments()][4]) {
   constexpr int kDepth = 16, kSpan = Staged<kTile>::kSpan;
-  const std::uint32_t pixels = stages.end() + warpgroup * kTile.groups() * 64 * kSpan;
-  const std::uint32_t weights = stages.end() + kTile.place_bytes();
+  const std::uint32_t pixels = stages.end(0) + warpgroup * kTile.groups() * 64 * kSpan;
+  const std::uint32_t weights = stages.end(0) + kTile.place_bytes();
   fence_registers(sums);
   wgmma_fence();
 #pragma unroll

@@ -80,6 +80,12 @@ struct Turn {
     stage = 0;
     parity ^= 1;
   }
+  // Past so many steps, which are another's.
+  __device__ __forceinline__ void skip(int steps, int stages) {
+    const int to = stage + steps, rounds = to / stages;
+    stage = to - rounds * stages;
+    parity ^= rounds & 1;
+  }
 };
 
 // Pixel `pixel` of a tile.

@@ -137,6 +137,11 @@ __device__ __forceinline__ void named_barrier(int id, int threads) {
   asm volatile("barrier.cta.sync %0, %1;" ::"r"(id), "r"(threads) : "memory");
 }
 
+// Comes to the barrier and waits for nobody.
+__device__ __forceinline__ void named_barrier_arrive(int id, int threads) {
+  asm volatile("barrier.cta.arrive %0, %1;" ::"r"(id), "r"(threads) : "memory");
+}
+
 // Writes 8 bytes to the shared memory of any block of the cluster; they count for that block's barrier, which is in
 // the same block, when they have come. This thread waits for nothing.
 __device__ __forceinline__ void store_async(std::uint32_t to, std::uint32_t barrier, float first, float second) {

@@ -17,13 +17,14 @@ struct ConvTile {
   bool holds(const ConvConfig& config) const {
     const ConvConfig& own = configs.front();
     return own.m == config.m && own.n == config.n && own.k == config.k && own.taps == config.taps &&
-           own.then == config.then;
+           own.then == config.then && own.pingpong == config.pingpong;
   }
-  // "128x64x32", "128x64x32 three taps", "128x64x32 then 64"
+  // "128x64x32", "128x64x32 three taps", "128x64x32 then 64", "128x128x64 ping-pong"
   std::string name() const {
     const ConvConfig& own = configs.front();
     return std::to_string(own.m) + "x" + std::to_string(own.n) + "x" + std::to_string(own.k) +
-           (own.taps == 3 ? " three taps" : "") + (own.then > 0 ? " then " + std::to_string(own.then) : "");
+           (own.taps == 3 ? " three taps" : "") + (own.then > 0 ? " then " + std::to_string(own.then) : "") +
+           (own.pingpong ? " ping-pong" : "");
   }
 };
 

@@ -65,14 +65,15 @@ Work work_of(const ConvProblem& problem, const DeviceTraits& device, ConvGenerat
   work.step_bytes = 2.0 * (pixels_of_step(config) + weights) * channels;
   const std::int64_t stage_bytes = std::int64_t{2} * (pixels_of_step(config) + config.taps * config.n) * config.k;
   // For the end of wgmma's tiles: in 16 bits, or as sums that others share. Those of a pair follow each other there.
-  const int columns = std::max(config.n, config.then);
+  // Those of two warpgroups in turn are two tiles'.
+  const int sums = config.m * std::max(config.n, config.then) * (config.pingpong ? 2 : 1);
   const std::int64_t end_bytes =
-      generation == ConvGeneration::Sm90 ? std::int64_t{config.m} * columns * (config.split == 1 ? 2 : 4) : 0;
+      generation == ConvGeneration::Sm90 ? std::int64_t{sums} * (config.split == 1 ? 2 : 4) : 0;
   const std::int64_t then_bytes = std::int64_t{2} * config.n * config.then;
   const std::int64_t shared =
       stage_bytes * (stages_in_flight(config, generation) + 1) + end_bytes + then_bytes + kReservedShared;
-  work.resident = std::min(device.shared_bytes / shared,
-                           static_cast<std::int64_t>(kRegisters / (config.m * columns + kOtherRegisters)));
+  work.resident =
+      std::min(device.shared_bytes / shared, static_cast<std::int64_t>(kRegisters / (sums + kOtherRegisters)));
   // The kernel gives the blocks of pairs a multiprocessor each.
   if (config.then > 0) work.resident = std::min<std::int64_t>(work.resident, 1);
   work.then_bytes = 2.0 * out.c * problem.then.c;
@@ -93,6 +94,8 @@ bool is_legal(const ConvProblem& problem, const ConvConfig& config, const Work& 
   // All channels of a pair's pixels are in one tile, whose sums nobody shares.
   if ((config.then > 0) != (problem.then.c > 0)) return false;
   if (config.then > 0 && (config.split > 1 || problem.out.c > config.n || problem.then.c > config.then)) return false;
+  // Turns are for blocks of several tiles.
+  if (config.pingpong && (config.split > 1 || work.tiles <= device.multiprocessors)) return false;
   // The stages fit into shared memory, and the sums into registers.
   if (work.resident < 1) return false;
   if (config.split == 1) return true;
@@ -139,7 +142,8 @@ double seconds_of(const ConvProblem& problem, const DeviceTraits& device, ConvGe
 
   const double sum_clocks = steps * step_clocks(config, device, generation, costs);
   const double behind = then_clocks(config, device, generation, costs) / device.clock;  // which no block overlaps
-  const double products = static_cast<double>(each) * (sum_clocks / device.clock + behind);
+  const double of_tile = sum_clocks / device.clock + behind;
+  const double products = static_cast<double>(each) * of_tile;
   const double waited = steps * costs.latency_seconds / std::max(stages_in_flight(config, generation), 1);
   const double waiting = static_cast<double>(rounds) * (waited + behind);
 
@@ -160,11 +164,17 @@ double seconds_of(const ConvProblem& problem, const DeviceTraits& device, ConvGe
   const double touched = bytes_of(problem.in, problem.type) + weights + work.then_bytes + residual + outputs;
   const double from_memory = touched > static_cast<double>(device.l2_bytes) ? touched / device.bytes_per_second : 0;
 
+  // What is around products shows in each round of blocks. In turns it is hidden behind the products of the other
+  // one's tile, but for the last tile's, and for what is longer than those: that holds up every other tile.
+  double ends = static_cast<double>(rounds) * costs.block_seconds;
+  if (config.pingpong)
+    ends = costs.block_seconds +
+           static_cast<double>(divided(rounds, 2) - 1) * std::max(costs.block_seconds - of_tile, 0.0);
+
   const double meeting = config.split * config.sharing == 1 ? 0
                          : in_cluster                       ? costs.cluster_seconds
                                                             : costs.split_seconds;
-  return costs.launch_seconds + static_cast<double>(rounds) * costs.block_seconds + meeting +
-         std::max({products, waiting, from_cache, from_memory});
+  return costs.launch_seconds + ends + meeting + std::max({products, waiting, from_cache, from_memory});
 }
 
 }  // namespace

@@ -166,7 +166,8 @@ std::vector<OwnConvolution> own_convolutions(const ConvProblem& problem, const D
       const auto has_tile = [&](const OwnConvolution& other) {
         return other.kernel == &kernel && other.config.m == one.config.m && other.config.n == one.config.n &&
                other.config.k == one.config.k && other.config.stages == one.config.stages &&
-               other.config.taps == one.config.taps && other.config.then == one.config.then;
+               other.config.taps == one.config.taps && other.config.then == one.config.then &&
+               other.config.pingpong == one.config.pingpong;
       };
       if (most < predictions.size() && std::ranges::count_if(all, has_tile) == kOfOneTile) continue;
       all.push_back({&kernel, one.config, one.seconds});
@@ -181,6 +182,7 @@ std::string own_name(const OwnKernel& kernel, const ConvConfig& config) {
   std::string name = fmt::format("own:{}:{}x{}x{}:s{}", kernel.name, config.m, config.n, config.k, config.stages);
   if (config.columns > 0) name += fmt::format(",c{}", config.columns);
   if (config.taps > 1) name += fmt::format(",taps{}", config.taps);
+  if (config.pingpong) name += ",pingpong";
   if (config.sharing > 1) name += ",shared";
   if (config.split > 1) name += fmt::format(",split{}", config.split);
   if (config.then > 0) name += fmt::format(",then{}", config.then);

@@ -43,8 +43,9 @@ struct OwnConvolution {
 std::vector<OwnConvolution> own_convolutions(const ConvProblem& problem, const DeviceTraits& device,
                                              std::span<const OwnKernel> kernels, std::size_t most);
 
-// "own:sm90:128x64x64:s4,c16,split2": the tile, stages, columns of a tile if it is a rectangle, split if there is one;
-// at last "then64", the output channels of a tile of the convolution behind it.
+// "own:sm90:128x64x64:s4,c16,split2": the tile, stages, columns of a tile if it is a rectangle, split if there is one.
+// Between them "taps3", "pingpong" and "shared", what the configuration says of them; at last "then64", the output
+// channels of a tile of the convolution behind it.
 std::string own_name(const OwnKernel& kernel, const kernels::ConvConfig& config);
 
 // All of the problem, the convolution behind it included, in one launch. Only where the input's channels do not fill

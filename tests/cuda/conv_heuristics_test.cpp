@@ -97,6 +97,31 @@ TEST_CASE("what the second-level cache limits is predicted to gain from reading 
   CHECK(predicted(columns, 2) < predicted(columns, 1));
 }
 
+TEST_CASE("turns are predicted to hide the ends of tiles, where blocks have several") {
+  const DeviceTraits device = h100();
+  const ConvConfig together[] = {{128, 128, 32, 4, 8, 1, 3}},
+                   turns[] = {{.m = 128, .n = 128, .k = 32, .stages = 4, .columns = 8, .taps = 3, .pingpong = true}};
+  const auto predicted = [&](const ConvProblem& problem, std::span<const ConvConfig> configs) {
+    return damoyolo::cuda::predict(problem, device, ConvGeneration::Sm90, configs);
+  };
+  const ConvProblem large = square(40, 128, 32), small = square(40, 128, 4);
+  CHECK(blocks(small, turns[0]) < device.multiprocessors);
+  CHECK(predicted(large, turns).front().seconds < predicted(large, together).front().seconds);
+  CHECK_FALSE(predicted(small, together).empty());
+  CHECK(predicted(small, turns).empty());
+  for (const ConvPrediction& one : predicted(large, turns)) CHECK(one.config.split == 1);
+  // Nothing is hidden behind products that there are not: a 1×1 of few channels ends each second tile late.
+  ConvProblem thin = square(160, 128, 32);
+  thin.kernel = 1;
+  thin.in.c = thin.in_pixel_stride = 16;
+  ConvConfig of_one{.m = 128, .n = 128, .k = 64, .stages = 5, .pingpong = true};
+  ConvCosts slow;
+  slow.block_seconds *= 10;
+  const double more = predicted_seconds(thin, device, ConvGeneration::Sm90, of_one, slow) -
+                      predicted_seconds(thin, device, ConvGeneration::Sm90, of_one);
+  CHECK(more > 10 * slow.block_seconds);
+}
+
 TEST_CASE("more work is never predicted to take less time") {
   for (const Generation& on : generations()) {
     for (const int batch : {1, 2, 4, 8, 16}) {

@@ -72,6 +72,8 @@ ConvProblem pair_of_slices() {
 TEST_CASE("own convolutions are named by their tiles") {
   CHECK(own_name(kRecorded, {128, 64, 32, 4}) == "own:fake:128x64x32:s4");
   CHECK(own_name(kRecorded, {128, 64, 32, 4, 16, 2}) == "own:fake:128x64x32:s4,c16,split2");
+  CHECK(own_name(kRecorded, {.n = 128, .taps = 3, .sharing = 2, .pingpong = true}) ==
+        "own:fake:128x128x64:s4,taps3,pingpong,shared");
 }
 
 TEST_CASE("own convolutions are offered where their kernels run and take the problem") {

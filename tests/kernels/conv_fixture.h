@@ -141,12 +141,12 @@ inline std::string describe(const ConvCase& test) {
   return text.str();
 }
 
-// "128x64x64, 4 stages, 16 columns, split 2, three taps, shared, then 64"
+// "128x64x64, 4 stages, 16 columns, split 2, three taps, shared, ping-pong, then 64"
 inline std::string describe(const ConvConfig& config) {
   std::ostringstream text;
   text << config.m << "x" << config.n << "x" << config.k << ", " << config.stages << " stages, " << config.columns
        << " columns, split " << config.split << (config.taps == 3 ? ", three taps" : "")
-       << (config.sharing == 2 ? ", shared" : "");
+       << (config.sharing == 2 ? ", shared" : "") << (config.pingpong ? ", ping-pong" : "");
   if (config.then > 0) text << ", then " << config.then;
   return text.str();
 }

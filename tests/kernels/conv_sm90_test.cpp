@@ -12,6 +12,12 @@ constexpr ConvUnderTest kKernel{conv_sm90_configs, conv_sm90_fits, conv_sm90_mem
 
 const std::vector<ConvTile> kTiles = conv_tiles(conv_sm90_configs());
 const std::vector<ConvTile> kPairs = conv_tiles(conv_sm90_configs(), true);
+// Of these, where all of a block works on one tile, and where two warpgroups take turns.
+std::vector<ConvTile> tiles_in_turn(bool pingpong) {
+  std::vector<ConvTile> tiles = kTiles;
+  std::erase_if(tiles, [&](const ConvTile& tile) { return tile.configs.front().pingpong != pingpong; });
+  return tiles;
+}
 
 TEST_CASE_FOR_EACH(const ConvTile& tile, kTiles, "conv_sm90 " + tile.name() + ": every case's sums") {
   if (!can_run(90)) return;
@@ -24,9 +30,55 @@ TEST_CASE_FOR_EACH(const ConvTile& tile, kTiles, "conv_sm90 " + tile.name() + ":
   check_cases(kKernel, tile, 2, [&](const ConvCase& test) { return test.split == 1 && turn++ % 2 == 0; });
 }
 
-TEST_CASE_FOR_EACH(const ConvTile& tile, kTiles, "conv_sm90 " + tile.name() + ": sums that a cluster shares") {
+TEST_CASE_FOR_EACH(const ConvTile& tile, tiles_in_turn(false),
+                   "conv_sm90 " + tile.name() + ": sums that a cluster shares") {
   if (!can_run(90)) return;
   check_cases(kKernel, tile, 1, [](const ConvCase& test) { return test.split > 1; });
+}
+
+// Blocks that stay, at most.
+int block_count() {
+  int device = 0, multiprocessors = 0;
+  check(cudaGetDevice(&device), "test");
+  check(cudaDeviceGetAttribute(&multiprocessors, cudaDevAttrMultiProcessorCount, device), "test");
+  return multiprocessors / 2 * 2;
+}
+
+// One tile for each block, so that the second warpgroup has none; and four, but three for one block, whose fourth lies
+// behind the image where blocks share weights. With sums of fewer steps than there are stages, and of more, so that a
+// warpgroup that is ahead meets barriers in every state.
+TEST_CASE_FOR_EACH(const ConvTile& tile, tiles_in_turn(true),
+                   "conv_sm90 " + tile.name() + ": any number of turns, with few steps and many") {
+  if (!can_run(90)) return;
+  struct End {
+    DType type;
+    ConvCase::Residual residual;
+    int sharing;
+  };
+  constexpr End kEnds[] = {{DType::BF16, ConvCase::Residual::None, 1},
+                           {DType::BF16, ConvCase::Residual::Same, 1},
+                           {DType::BF16, ConvCase::Residual::Same, 2},
+                           {DType::F32, ConvCase::Residual::None, 1}};
+  const bool three_taps = tile.configs.front().taps == 3;
+  const int blocks = block_count();
+  for (const bool many : {false, true}) {
+    const int kernel = many || three_taps ? 3 : 1, channels = many && three_taps ? 72 : 8;
+    const int columns = kernel == 1 ? 0 : 8;
+    ConvConfig config = *std::ranges::find(tile.configs, columns, &ConvConfig::columns);
+    const int steps = kernel * kernel / config.taps * ((channels + config.k - 1) / config.k);
+    CHECK((many ? steps > config.stages : steps < config.stages));
+    for (const int tiles : {blocks, 4 * blocks - 1})
+      for (const End& end : kEnds) {
+        const int height = columns == 0 ? 1 : config.m / columns;  // one row of tiles
+        const ConvExample example({.in = {1, height, config.m * tiles / height, channels},
+                                   .kernel = kernel,
+                                   .out_type = end.type,
+                                   .act = Activation::Relu,
+                                   .residual = end.residual});
+        config.sharing = end.sharing;
+        example.check(kKernel, config);
+      }
+  }
 }
 
 TEST_CASE_FOR_EACH(const ConvTile& tile, kPairs, "conv_sm90 " + tile.name() + ": every pair's outputs") {
@@ -92,6 +144,15 @@ KERNEL_TEST_CASE("conv_sm90: rectangles cover images of every width") {
     }
 }
 
+KERNEL_TEST_CASE("conv_sm90: warpgroups that take turns share no sums") {
+  const ConvExample example({.in = {1, 4, 6, 16}, .out_channels = 24, .kernel = 1});
+  const DeviceTensor y = example.output();
+  ConvConfig config = tiles_in_turn(true).front().configs.front();
+  CHECK(conv_sm90_fits(example.convolution(y), config));
+  config.split = 2;
+  CHECK_FALSE(conv_sm90_fits(example.convolution(y), config));
+}
+
 TEST_CASE("conv_sm90 lists rectangles that one copy can bring") {
   for (const ConvConfig& config : conv_sm90_configs()) {
     const int columns = config.columns == 0 ? config.m : config.columns, rows = config.m / columns;
@@ -121,6 +182,7 @@ KERNEL_TEST_CASE("conv_sm90 takes what its kernels are compiled for") {
   CHECK(fits([](Convolution&, ConvConfig& config) { config.sharing = 2; }));
   CHECK_FALSE(fits([](Convolution&, ConvConfig& config) { config.sharing = 3; }));
   CHECK_FALSE(fits([](Convolution&, ConvConfig& config) { config.sharing = config.split = 2; }));
+  CHECK_FALSE(fits([](Convolution&, ConvConfig& config) { config.pingpong = true; }));
   CHECK_FALSE(fits([](Convolution&, ConvConfig& config) { ++config.stages; }));
   CHECK_FALSE(fits([](Convolution&, ConvConfig& config) { config.columns = 0; }));
   CHECK_FALSE(fits([](Convolution&, ConvConfig& config) { config.columns = 7; }));

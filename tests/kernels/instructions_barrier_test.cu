@@ -57,6 +57,32 @@ KERNEL_TEST_CASE("instructions: a named barrier is its threads' alone") {
   check_elements(out.download(), want, 128);
 }
 
+// Halves take turns, as the two warpgroups of conv_sm90 that multiply in turn. Each appends its number to words that
+// threads of the other one's other warps have written, and goes on without waiting for the next turn to begin.
+struct Turns {
+  static constexpr int kCapability = 90, kThreads = 256, kTurns = 7;
+  unsigned* out;  // [128] of each block
+
+  __device__ __forceinline__ void operator()() const {
+    const int half = static_cast<int>(threadIdx.x) / 128, rank = static_cast<int>(threadIdx.x) % 128;
+    auto* const words = dynamic_shared<unsigned>();
+    unsigned& word = words[half == 0 ? rank : 127 - rank];
+    for (int turn = half; turn < kTurns; turn += 2) {
+      if (turn > 0) named_barrier(1 + half, kThreads);
+      word = (turn == 0 ? 0 : word * 10) + half + 1;
+      if (turn + 1 < kTurns) named_barrier_arrive(1 + (half ^ 1), kThreads);
+    }
+    if (half == (kTurns - 1) % 2) out[blockIdx.x * 128 + rank] = word;
+  }
+};
+
+KERNEL_TEST_CASE("instructions: a named barrier holds up who waits, and lets go on who only arrives") {
+  if (!can_run(90)) return;
+  const DeviceArray<unsigned> out(kBlocks * 128);
+  run(Turns{out.data()});
+  check_elements(out.download(), std::vector<unsigned>(128, 1212121), 128);
+}
+
 struct Elect {
   static constexpr int kCapability = 90, kThreads = 96;
   int* out;  // of each thread: how often it was elected, and its warp

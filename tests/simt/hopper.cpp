@@ -53,6 +53,21 @@ void arrive(std::uint32_t address, unsigned bytes) {
   end_phase_when_complete(barrier, address);
 }
 
+NamedBarrier& named_at(int id) {
+  return named[static_cast<std::size_t>(cluster_rank())].at(static_cast<std::size_t>(id));
+}
+
+void arrive(NamedBarrier& barrier, int id, int threads, Site site) {
+  if (threads <= 0 || threads % 32 != 0 || (barrier.arrived > 0 && barrier.threads != threads))
+    throw Error("barrier {} is for {} threads at {}:{}, expected a multiple of 32 and the same for all", id, threads,
+                site.file, site.line);
+  barrier.threads = threads;
+  if (++barrier.arrived == threads) {
+    barrier.arrived = 0;
+    ++barrier.phase;
+  }
+}
+
 // At barriers of other blocks, under way.
 struct {
   bool come_late = false;
@@ -175,17 +190,14 @@ void mbarrier_wait(std::uint32_t barrier, unsigned parity, const char* file, int
 }
 
 void named_barrier(int id, int threads, const char* file, int line) {
-  NamedBarrier& barrier = named[static_cast<std::size_t>(cluster_rank())].at(static_cast<std::size_t>(id));
-  if (threads <= 0 || threads % 32 != 0 || (barrier.arrived > 0 && barrier.threads != threads))
-    throw Error("barrier {} is for {} threads at {}:{}, expected a multiple of 32 and the same for all", id, threads,
-                file, line);
-  barrier.threads = threads;
+  NamedBarrier& barrier = named_at(id);
   const std::size_t phase = barrier.phase;
-  if (++barrier.arrived == threads) {
-    barrier.arrived = 0;
-    ++barrier.phase;
-  }
+  arrive(barrier, id, threads, {file, line});
   wait_until([&barrier, phase] { return barrier.phase != phase; }, "the rest of a named barrier", {file, line});
+}
+
+void named_barrier_arrive(int id, int threads, const char* file, int line) {
+  arrive(named_at(id), id, threads, {file, line});
 }
 
 }  // namespace damoyolo::kernels

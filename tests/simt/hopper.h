@@ -86,6 +86,7 @@ inline void mbarrier_wait_cluster(std::uint32_t barrier, unsigned parity, SIMT_S
 }
 inline void fence_mbarrier_init() {}
 void named_barrier(int id, int threads, SIMT_SITE);
+void named_barrier_arrive(int id, int threads, SIMT_SITE);
 void store_async(std::uint32_t to, std::uint32_t barrier, float first, float second);
 inline void stmatrix_x4(void* row, const unsigned (&from)[4], SIMT_SITE) {
   simt::stmatrix_x4(row, from, {file, line});
