@@ -11,9 +11,9 @@ namespace damoyolo::kernels {
 constexpr int kMaxConvSm90Split = 8;
 
 // What is compiled, each with split 1. Tiles in row-major order (columns 0) are for kernel 1 and stride 1 alone, three
-// taps in a step for kernel 3 and stride 1. A pair (`then`) is not split, and its outputs, residual and biases begin at
-// multiples of 16 bytes. The machine code is made for 9.0a: launch it on no other device, and where CUDA_ARCHS named
-// that.
+// taps in a step for kernel 3 and stride 1. A pair (`then`) is not split, and its outputs, residual and biases begin
+// at multiples of 16 bytes. The machine code is made for 9.0a: launch it on no other device, and where CUDA_ARCHS
+// named that.
 std::span<const ConvConfig> conv_sm90_configs();
 
 // Whether launch_conv_sm90 takes the convolution, its pointers aside, with this configuration.

@@ -27,6 +27,8 @@ struct Tile {
   int m, n, k, taps, then = 0;
   bool pingpong = false;
 
+  bool operator==(const Tile&) const = default;
+
   __host__ __device__ constexpr int teams() const { return pingpong ? 2 : 1; }
   __host__ __device__ constexpr int warpgroups() const { return m == 64 || pingpong ? 1 : 2; }  // of a team
   __host__ __device__ constexpr int warps() const { return warpgroups() * kWarpgroup / kLanes; }

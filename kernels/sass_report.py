@@ -101,7 +101,7 @@ def tensor_core_faults(source, kernel):
     number = int(kernel.architecture.rstrip("af"))
     if source == "conv_sm80" and number >= 80 and not kernel.addresses("HMMA"):
         return ["no mma.sync"]
-    if source == "conv_sm90" and kernel.architecture == "90a" and not kernel.addresses("HGMMA"):
+    if source.startswith("conv_sm90") and kernel.architecture == "90a" and not kernel.addresses("HGMMA"):
         return ["no wgmma"]
     return []
 
