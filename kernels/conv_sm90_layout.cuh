@@ -40,12 +40,13 @@ struct Tile {
   // More sums than the registers that all threads have alike leave room for. Then a whole warpgroup stands where one
   // warp copies, which can give its registers away. One that multiplies alone has enough.
   __host__ __device__ constexpr bool lends() const {
-    return consumers() > kWarpgroup && groups() * most_channels() / 8 >= 24;
+    return consumers() > kWarpgroup && groups() * most_channels() >= 192;
   }
   __host__ __device__ constexpr int threads() const { return consumers() + (lends() ? kWarpgroup : kLanes); }
   // On a multiprocessor at a time: as many as the registers allow, or, in a pair, the second's weights.
   __host__ __device__ constexpr int blocks() const {
-    return then > 0 ? 1 : (fragments() > 8 ? 1 : 2) + (consumers() == kWarpgroup ? 1 : 0);
+    if (second_weights_bytes() > 16 * 1024) return 1;
+    return (groups() * most_channels() > 64 ? 1 : 2) + (consumers() == kWarpgroup ? 1 : 0);
   }
 
   __host__ __device__ constexpr int span() const { return 2 * k; }                // bytes of a row of either factor

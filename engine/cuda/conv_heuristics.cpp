@@ -74,8 +74,6 @@ Work work_of(const ConvProblem& problem, const DeviceTraits& device, ConvGenerat
       stage_bytes * (stages_in_flight(config, generation) + 1) + end_bytes + then_bytes + kReservedShared;
   work.resident =
       std::min(device.shared_bytes / shared, static_cast<std::int64_t>(kRegisters / (sums + kOtherRegisters)));
-  // The kernel gives the blocks of pairs a multiprocessor each.
-  if (config.then > 0) work.resident = std::min<std::int64_t>(work.resident, 1);
   work.then_bytes = 2.0 * out.c * problem.then.c;
   return work;
 }
