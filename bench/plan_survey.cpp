@@ -1,7 +1,7 @@
 // What a GPU would run, counted without one: for every convolution in the plan of a variant, the kernel that would be
 // tried first, as cuDNN proposes for an H100 that is only described and as our heuristics rank our own. Ours compute
 // pairs in one launch where that is predicted to be faster.
-//   build/plan-survey --variants S,L --batch 1,32
+//   build/plan-survey --variants S,L --batch 1,32 [--no-pairs]
 //
 // Times are predictions. What is counted is not: a library's kernel may need tensors copied in its workspace, and
 // leave a rest to our epilogue kernel, and each is a launch more.
@@ -41,7 +41,7 @@ struct Options {
   std::vector<std::string> variants{"S"};
   std::vector<int> batches{1};
   std::string precision = "bf16";
-  bool each = false;
+  bool each = false, pairs = true;
 };
 
 struct Choice {
@@ -105,7 +105,7 @@ class Survey {
     VariantPlan planned = plan_of(spec, batch, type_);
     for (const bool own : {false, true}) {
       if (own && type_ == DType::F32) continue;  // ours are for 16 bits
-      if (own) planned.plan = with_pairs(planned.graph);
+      if (own && options_.pairs) planned.plan = with_pairs(planned.graph);
       const Totals totals = count(planned, own ? own_choice_ : library_choice_);
       fmt::print("{:<8}{:>6}  {:<10}{:>13}{:>10}{:>10}{:>8}{:>11}{:>16.0f}\n", spec.variant, batch,
                  own ? "own" : "libraries", totals.convolutions, totals.launches(planned.plan.steps.size()),
@@ -191,6 +191,8 @@ int main(int argc, char** argv) {
   app.add_option("--precision", options.precision, "Of weights and activations")
       ->check(CLI::IsMember({"bf16", "fp16", "fp32"}))
       ->capture_default_str();
+  app.add_flag_callback(
+      "--no-pairs", [&options] { options.pairs = false; }, "Every convolution in a launch of its own");
   app.add_flag("--each", options.each, "Every convolution and its kernel");
   return parse_and_run(app, argc, argv, [&] {
     Survey survey(options);
