@@ -12,6 +12,7 @@ Autotuner::Autotuner(Runtime& runtime, StreamHandle stream, const CandidateSourc
       folder_(std::move(folder)),
       key_(std::move(plan.key)),
       shares_(plan.seconds, plan.choices),
+      overlap_(plan.overlap),
       known_(load_choices(folder_, key_).value_or(KernelChoices{})) {}
 
 std::unique_ptr<ConvKernel> Autotuner::choose(const std::string& node, const ConvProblem& problem,
@@ -34,10 +35,12 @@ std::unique_ptr<ConvKernel> Autotuner::choose_among(const std::vector<ConvCandid
   const auto same = std::ranges::find(found_, problem, &std::pair<ConvProblem, std::string>::first);
   auto kernel = stored == known_.end() ? nullptr : named(stored->second, candidates, weights);
   if (kernel == nullptr && same != found_.end()) kernel = named(same->second, candidates, weights);
-  const auto deadline = shares_.next_deadline();
+  TimingOptions timing;
+  timing.overlap = overlap_;
+  timing.deadline = shares_.next_deadline();
   if (kernel == nullptr) {
-    if (deadline <= TimeShares::Clock::now()) return predicted_best(node, candidates, weights);
-    kernel = measured_best(runtime_, stream_, node, problem, candidates, weights, deadline);
+    if (timing.deadline <= TimeShares::Clock::now()) return predicted_best(node, candidates, weights);
+    kernel = measured_best(runtime_, stream_, node, problem, candidates, weights, timing);
   }
   chosen_[node] = kernel->name();
   found_.emplace_back(problem, kernel->name());

@@ -277,7 +277,7 @@ class CudaBackend : public Backend {
     auto choices = std::ranges::count(graph.nodes, Op::Conv, &Node::op);
     if (options_.pairs) choices += std::ssize(joinable_pairs(graph, options.plan.activations));
     Autotuner tuner(runtime_, streams_[0].get(), environment_.candidates, environment_.cache_folder,
-                    {plan_key_of(key), choices, options_.tuning_seconds});
+                    {plan_key_of(key), choices, options_.tuning_seconds, options.overlap});
     KernelChooser choose;
     choose.one = [&](const std::string& node, const ConvProblem& problem, const ConvWeights& weights) {
       return tuner.choose(node, problem, weights);

@@ -115,10 +115,8 @@ std::vector<ConvCandidate> in_turn(std::vector<ConvCandidate> candidates) {
 
 std::unique_ptr<ConvKernel> measured_best(Runtime& runtime, StreamHandle stream, const std::string& node,
                                           const ConvProblem& problem, const std::vector<ConvCandidate>& candidates,
-                                          const ConvWeights& weights, std::chrono::steady_clock::time_point deadline) {
+                                          const ConvWeights& weights, const TimingOptions& timing) {
   if (candidates.size() == 1) return predicted_best(node, candidates, weights);
-  TimingOptions timing;
-  timing.deadline = deadline;
   std::unique_ptr<ConvKernel> best;
   time_candidates(runtime, stream, problem, in_turn(candidates), weights, timing, &best);
   return best != nullptr ? std::move(best) : predicted_best(node, candidates, weights);

@@ -3,7 +3,6 @@
 
 #include <algorithm>
 #include <array>
-#include <chrono>
 #include <functional>
 #include <memory>
 #include <string>
@@ -68,11 +67,11 @@ std::unique_ptr<ConvKernel> predicted_pair(const ConvPair& pair, const Candidate
 // In the order in which they are timed while there is time: the best by prediction first, those to compile last.
 std::vector<ConvCandidate> in_turn(std::vector<ConvCandidate> candidates);
 
-// The one that takes the least time (time_candidates), of those whose turn comes before the deadline. Without timing
-// when it is the only one or there is no time for any. What cannot be made or run is passed over; throws Error naming
-// the node when nothing is left.
+// The one that takes the least time (time_candidates), of those whose turn comes before timing.deadline. Without
+// timing when it is the only one or there is no time for any. What cannot be made or run is passed over; throws Error
+// naming the node when nothing is left.
 std::unique_ptr<ConvKernel> measured_best(Runtime& runtime, StreamHandle stream, const std::string& node,
                                           const ConvProblem& problem, const std::vector<ConvCandidate>& candidates,
-                                          const ConvWeights& weights, std::chrono::steady_clock::time_point deadline);
+                                          const ConvWeights& weights, const TimingOptions& timing);
 
 }  // namespace damoyolo::cuda

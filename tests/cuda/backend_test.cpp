@@ -102,12 +102,12 @@ std::vector<Candidate> plain_detections(const Image& image) {
 
 struct Device {
   explicit Device(BackendOptions options, CandidateSource candidates = host_candidates,
-                  const std::filesystem::path& cache = {}) {
+                  const std::filesystem::path& cache = {}, bool overlap = false) {
     auto owned = std::make_unique<HostRuntime>();
     runtime = owned.get();
     options.warn = [this](const std::string& text) { warnings.push_back(text); };
-    backend =
-        make_backend(small_model(), options, {std::move(owned), std::move(candidates), "GPU", "1.0", cache, 1024});
+    backend = make_backend(small_model(), options,
+                           {std::move(owned), std::move(candidates), "GPU", "1.0", cache, 1024, overlap});
   }
   std::vector<std::vector<Detection>> detect(const std::vector<Image>& images, StageTimes* times = nullptr) {
     return backend->detect(views(images), {kConfidence, kIou, 300, {}}, times);
@@ -464,6 +464,43 @@ TEST_CASE("cuda backend: autotuning takes the fastest kernel, and remembers it")
   CHECK(timed > 100);
   plan_of(Mode::MaxAutotune);
   CHECK(timed == 0);
+}
+
+TEST_CASE("cuda backend: autotuning times kernels as its networks run them, one overlapping the next where they may") {
+  struct Watched : Timed {
+    Watched(const ConvProblem& problem, const ConvWeights& weights, double& now, int& overlapped)
+        : Timed(problem, weights, "slow", 3, now), overlapped_(overlapped) {}
+    void run(const ConvPointers& pointers, kernels::Stream stream) override {
+      Timed::run(pointers, stream);
+      overlapped_ += stream.overlap;
+    }
+    int& overlapped_;
+  };
+  for (const bool possible : {true, false})
+    for (const bool asked : {true, false}) {
+      CAPTURE(possible);
+      CAPTURE(asked);
+      double now = 0;
+      std::array<int, 2> overlapped{};  // of one convolution, and of pairs
+      // The slower is in no network: whatever it is given comes from timing it.
+      const CandidateSource two = [&](const ConvProblem& problem) {
+        return std::vector<ConvCandidate>{{"fast", 1,
+                                           [&, problem](const ConvWeights& weights) {
+                                             return std::make_unique<Timed>(problem, weights, "fast", 1, now);
+                                           }},
+                                          {"slow", 3, [&, problem](const ConvWeights& weights) {
+                                             return std::make_unique<Watched>(problem, weights, now,
+                                                                              overlapped[problem.then.c > 0]);
+                                           }}};
+      };
+      BackendOptions tuned = options(1, Mode::MaxAutotune);
+      tuned.precision = Precision::Bf16;
+      tuned.overlap = asked;
+      Device device(tuned, two, {}, possible);
+      device.runtime->elapsed = [&] { return now; };
+      CHECK(device.backend->plan_text(1).find("slow") == std::string::npos);
+      for (const int count : overlapped) CHECK((count > 0) == (possible && asked));
+    }
 }
 
 TEST_CASE("cuda backend: a pair in one launch is taken where it is faster, by prediction or by timing") {
