@@ -33,7 +33,7 @@ const char* unmet_of_pair(const Convolution& convolution, const ConvConfig& conf
     return convolution.keep ? nullptr : "an output that is kept";
   }
   if (!has_sizes(z) || z.n != y.n || z.h != y.h || z.w != y.w || y.type != convolution.x.type || z.type != y.type)
-    return "a convolution behind it of the same size and type, in this configuration";
+    return "a convolution behind it whose output has its size and the input's type, for this configuration";
   if (y.c > config.n || z.c > config.then) return "all channels of a pixel in one tile, of both convolutions";
   if (!is_whole(y) || !is_whole(z)) return "outputs of a pair whose channels and places are multiples of 8";
   if (!is_countable(z)) return "tensors of less than 2^31 elements";

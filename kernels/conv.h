@@ -9,7 +9,8 @@
 
 namespace damoyolo::kernels {
 
-// A convolution of kernel 1 and stride 1, of what another one gives, in the same launch.
+// A convolution of kernel 1 and stride 1, of what another one gives, in the same launch. Its output overlaps none of
+// the other's tensors.
 struct Pointwise {
   const void* weights = nullptr;  // on the device, at a multiple of 16 bytes: [y.c, channels of the other] in its type
   TensorView y;                   // of the other's size and type, c > 0; no c: nothing follows

@@ -41,10 +41,8 @@ constexpr auto kConfigs = [] {
 // A stage is free when the next one's products have been issued: one alone would wait for itself.
 static_assert([] {
   for (const ConvConfig& config : kConfigs)
-    for (int split = 1; split <= (config.pingpong ? 1 : kMaxConvSm90Split); ++split) {
-      const Tile tile{config.m, config.n, config.k, config.taps, config.then, config.pingpong};
-      if (tile.stages(config.columns, split) < 2) return false;
-    }
+    for (int split = 1; split <= (tile_of(config).splits() ? kMaxConvSm90Split : 1); ++split)
+      if (tile_of(config).stages(config.columns, split) < 2) return false;
   return true;
 }());
 
@@ -56,7 +54,7 @@ bool conv_sm90_fits(const Convolution& convolution, const ConvConfig& config) {
   if (unmet_expectation(convolution, config) != nullptr || !is_listed(config, kConfigs, kMaxConvSm90Split))
     return false;
   if (config.sharing != 1 && (config.sharing != 2 || config.split != 1)) return false;
-  if ((config.then > 0 || config.pingpong) && config.split > 1) return false;
+  if (config.split > 1 && !tile_of(config).splits()) return false;
   if (config.columns == 0 && (convolution.kernel != 1 || convolution.stride != 1)) return false;
   if (config.taps > 1 && (convolution.kernel != 3 || convolution.stride != 1)) return false;
   const Tiling tiling = tiling_of(convolution, config);
@@ -69,6 +67,7 @@ ConvMemory conv_sm90_memory(const Convolution&, const ConvConfig&) { return {}; 
 void launch_conv_sm90(const Convolution& convolution, const ConvConfig& config, Stream stream) {
   require(is_listed(config, kConfigs, kMaxConvSm90Split), kName, "one of its configurations");
   require_convolution(convolution, config, {}, kName);
+  require(config.split == 1 || tile_of(config).splits(), kName, "no split of a pair's sums, nor of those in turns");
   require(conv_sm90_fits(convolution, config), kName, "columns for a window, and tiles that it can count");
   const auto launch = config.then > 0 ? launch_pair : config.pingpong ? launch_in_turn : launch_alone;
   launch(convolution, config, stream);

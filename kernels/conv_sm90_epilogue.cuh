@@ -193,7 +193,7 @@ __device__ __forceinline__ void start_sums(const float* bias, int channel, int c
 }
 
 // The second convolution of a pair: adds up the products of the tile that put_tile() has left, every pixel of it a row
-// of wgmma's first factor, and of the weights behind it. Ends when all of them are there.
+// of wgmma's first factor, and of the weights behind it. Returns when all sums are done.
 template <Tile kTile, typename T>
 __device__ __forceinline__ void multiply_tile(const Stages& stages, int warpgroup,
                                               float (&sums)[kTile.second().fragments()][4]) {

@@ -17,7 +17,9 @@ struct Arguments {
   ConvResult<T> result;
   NextWeights next;
   int stages = 0, stage_bytes = 0, pixel_bytes = 0;
-  bool staged = false, staged_residual = false;  // bulk copies take the output, and bring the residual
+  // The tile lies in shared memory at last, where bulk copies bring the residual and take it away, unless a pair's
+  // first output is not kept.
+  bool staged = false, staged_residual = false, stored = false;
 };
 
 // How boxes of the tensors are found.
@@ -25,13 +27,12 @@ struct Maps {
   CUtensorMap x, weights, y, residual;
 };
 
-// Of a pair: what its second convolution is, and whether the first one's output is stored.
+// Of a pair: its second convolution.
 template <typename T>
 struct Second {
   CUtensorMap weights, y;
   EpilogueArguments<T> epilogue;
   int c;
-  bool keep_first;
 };
 struct Nothing {};
 template <typename T, int Then>
@@ -76,7 +77,7 @@ __device__ __forceinline__ void load_stages(const Maps& maps, const Arguments<T>
   for (int stage = 0; stage < ahead; ++stage, step.advance<kTile.taps>(tiling, kTile.k))
     load_weights(stage, work, step, stage == ahead - 1 ? kTile.second_weights_bytes() : 0);
   if constexpr (kTile.then > 0) {
-    // They come with the last of these stages: nobody needs them before, and it needs no barrier of its own.
+    // They come with the last of these stages: nobody needs them before, and they need no barrier of their own.
     const std::uint32_t to = stages.end(0) + kTile.place_bytes();
 #pragma unroll
     for (int chunk = 0; chunk < kTile.n / kTile.chunk(); ++chunk)
@@ -93,7 +94,7 @@ __device__ __forceinline__ void load_stages(const Maps& maps, const Arguments<T>
 
   int left = work.last - work.first - ahead;
   Turn turn{ahead == stages.count ? 0 : ahead, ahead == stages.count ? 1u : 0u};
-  Turn end;  // which team's
+  Turn end;  // its stage is the team whose tile it is
 #pragma unroll 1
   for (;;) {
 #pragma unroll 1
@@ -203,11 +204,13 @@ __device__ __forceinline__ void compute_tiles(const Maps& maps, const Arguments<
       if (kTile.pingpong && item + blocks < tiling.items) named_barrier_arrive(other_turn_barrier, kTile.consumers());
     });
     if (kTile.pingpong) turn.skip(tiling.steps, stages.count);
-    if (!arguments.staged) {
-      if (tiling.split > 1) exchange_shares<kTile>(tiling, stages, work.share, warp, sums);
-      store_pieces<kTile>(tiling, arguments.result, work, warp, reinterpret_cast<float*>(end), sums);
-      continue;
-    }
+    if constexpr (kTile.then == 0)
+      if (!arguments.staged) {
+        if constexpr (kTile.splits())
+          if (tiling.split > 1) exchange_shares<kTile>(tiling, stages, work.share, warp, sums);
+        store_pieces<kTile>(tiling, arguments.result, work, warp, reinterpret_cast<float*>(end), sums);
+        continue;
+      }
     if (arguments.staged_residual) {
       mbarrier_wait(stages.end_full(team), end_parity);
       end_parity ^= 1;
@@ -222,13 +225,13 @@ __device__ __forceinline__ void compute_tiles(const Maps& maps, const Arguments<
       if (first_thread) store_tile<kTile>(maps.y, stages.end(team), work);
     } else {
       constexpr Tile kSecond = kTile.second();
-      if (first_thread && second.keep_first) store_tile<kTile>(maps.y, stages.end(team), work);
-      float more[kSecond.fragments()][4];
-      start_sums<kSecond>(second.epilogue.bias, 0, second.c, more);
-      multiply_tile<kTile, T>(stages, warp / 4, more);
+      if (first_thread && arguments.stored) store_tile<kTile>(maps.y, stages.end(team), work);
+      float second_sums[kSecond.fragments()][4];
+      start_sums<kSecond>(second.epilogue.bias, 0, second.c, second_sums);
+      multiply_tile<kTile, T>(stages, warp / 4, second_sums);
       if (first_thread) store_wait_read<0>();
       named_barrier(team_barrier, kTeam);
-      put_tile<kSecond>(second.epilogue, warp, end, more);
+      put_tile<kSecond>(second.epilogue, warp, end, second_sums);
       fence_async_shared();
       named_barrier(team_barrier, kTeam);
       if (first_thread) store_tile<kSecond>(second.y, stages.end(team), work);
@@ -249,8 +252,8 @@ __device__ __forceinline__ void compute_tiles(const Maps& maps, const Arguments<
 // begin one row after the last one's: where rows are whole periods of the swizzle, 8 pixels, that is only another
 // start for the same descriptor. Every pixel comes 3 · (rows + 2) / rows times from L2, and not 9.
 //
-// One warp copies; one or two warpgroups of 128 threads multiply, each 64 or 128 of the pixels. Where a thread has 96
-// sums or more, the warp is a warpgroup, which keeps 40 registers a thread and gives the multiplying ones 232. Blocks
+// One warp copies; one or two warpgroups of 128 threads multiply, each 64 to 256 of the pixels. Where two do and a
+// thread has 96 sums or more, the warp is a warpgroup, which keeps 40 registers a thread and gives them 232. Blocks
 // stay and take every so many-th work item: while one is in its epilogue, its next tile's stages fill up, and the
 // other blocks of the multiprocessor multiply (with a residual, whose place is then taken, one tile ahead at most).
 // What ends the sums is in conv_sm90_epilogue.cuh.
@@ -314,7 +317,7 @@ __global__ void __launch_bounds__(Tile{M, N, K, Taps, Then, PingPong}.threads(),
     }
     fence_mbarrier_init();
     fence_async_shared();
-    if (tiling.split > 1) {
+    if (kTile.splits() && tiling.split > 1) {
       const int share = cluster_rank();
       const int pieces = (kTile.pieces() - share + tiling.split - 1) / tiling.split;
       mbarrier_arrive_expect(stages.end_full(0), pieces * tiling.split * kSumsBlock * 4);
@@ -323,7 +326,7 @@ __global__ void __launch_bounds__(Tile{M, N, K, Taps, Then, PingPong}.threads(),
   if (warp == kCopier && elect_one()) {
     prefetch_tensor_map(maps.weights);
     prefetch_tensor_map(maps.x);
-    if (arguments.staged) prefetch_tensor_map(maps.y);
+    if (arguments.stored) prefetch_tensor_map(maps.y);
     if (arguments.staged_residual) prefetch_tensor_map(maps.residual);
     if constexpr (Then > 0) {
       prefetch_tensor_map(second.weights);
@@ -338,7 +341,7 @@ __global__ void __launch_bounds__(Tile{M, N, K, Taps, Then, PingPong}.threads(),
     if constexpr (kTile.lends()) give_registers<40>();
     if (warp == kCopier && elect_one()) load_stages<kTile>(maps, arguments, second, stages);
     __syncwarp();
-    if (tiling.split > 1) cluster_wait();
+    if (kTile.splits() && tiling.split > 1) cluster_wait();
   } else {
     if constexpr (kTile.lends()) take_registers<232>();
     const int team = kTile.pingpong ? warp / kTile.warps() : 0;

@@ -72,8 +72,10 @@ inline bool can_be_staged(const TensorView& view, const Convolution& convolution
 
 template <Tile kTile, typename T>
 void run(const Convolution& convolution, const ConvConfig& config, Stream stream) {
-  // So that what follows a stage is aligned, too.
+  // So that what follows is aligned, too: stages, a second team's place, and the weights of a pair's second.
   static_assert(kTile.taps * kTile.n * kTile.span() % kStageAlignment == 0);
+  static_assert(kTile.teams() == 1 || kTile.end_bytes(1) % kStageAlignment == 0);
+  static_assert(kTile.then == 0 || kTile.place_bytes() % kStageAlignment == 0);
   const TensorView &y = convolution.y, &residual = convolution.epilogue.residual;
   Arguments<T> arguments{
       .tiling = tiling_of(convolution, config), .result = conv_result<T>(convolution, kName), .next = {}};
@@ -93,11 +95,12 @@ void run(const Convolution& convolution, const ConvConfig& config, Stream stream
   arguments.staged = split == 1 && can_be_staged(y, convolution) && is_aligned(convolution.epilogue.bias) &&
                      (residual.data == nullptr || can_be_staged(residual, convolution));
   arguments.staged_residual = arguments.staged && residual.data != nullptr;
+  arguments.stored = arguments.staged && convolution.keep;
   Maps maps{};
   maps.x = map_of_pixels(convolution.x, tiling, tiling.rows + kTile.taps - 1, tiling.stride, kTile.k);
   maps.weights = map_of_weights({convolution.weights, convolution.x.type, convolution.x.c, convolution.kernel, y.c},
                                 kTile.n / config.sharing, kTile.k);
-  if (arguments.staged && convolution.keep) maps.y = map_of_pixels(y, tiling, tiling.rows, 1, kTile.chunk());
+  if (arguments.stored) maps.y = map_of_pixels(y, tiling, tiling.rows, 1, kTile.chunk());
   if (arguments.staged_residual) maps.residual = map_of_pixels(residual, tiling, tiling.rows, 1, kTile.chunk());
   SecondOrNothing<T, kTile.then> second{};
   if constexpr (kTile.then > 0) {
@@ -106,7 +109,7 @@ void run(const Convolution& convolution, const ConvConfig& config, Stream stream
             "outputs, residual and biases of a pair at multiples of 16 bytes");
     second = {map_of_weights({then.weights, y.type, y.c, 1, then.y.c}, kTile.then, kTile.chunk()),
               map_of_pixels(then.y, tiling, tiling.rows, 1, kTile.second().chunk()),
-              epilogue_arguments<T>(then.epilogue, then.y, y.type, kName), then.y.c, convolution.keep};
+              epilogue_arguments<T>(then.epilogue, then.y, y.type, kName), then.y.c};
   }
   LaunchShape shape{static_cast<unsigned>(grid), static_cast<unsigned>(kTile.threads()),
                     static_cast<std::size_t>(kTile.shared_bytes(columns, split, arguments.stages)),
@@ -118,8 +121,7 @@ void run(const Convolution& convolution, const ConvConfig& config, Stream stream
 
 template <const auto& kTiles, typename T, std::size_t... I>
 void run_tile(const Convolution& convolution, const ConvConfig& config, Stream stream, std::index_sequence<I...>) {
-  const Tile chosen{config.m, config.n, config.k, config.taps, config.then, config.pingpong};
-  ((kTiles[I] == chosen ? run<kTiles[I], T>(convolution, config, stream) : void()), ...);
+  ((kTiles[I] == tile_of(config) ? run<kTiles[I], T>(convolution, config, stream) : void()), ...);
 }
 
 // With the one of these tiles that the configuration names.

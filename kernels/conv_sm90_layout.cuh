@@ -22,13 +22,16 @@ constexpr int kMultiprocessorBytes = 228 * 1024, kReservedBytes = 1024;
 // A tile's size: pixels and channels; and of a step of its sums: input channels and taps. Few input channels are for
 // layers that have no more, whose wider boxes would be mostly zeros, and for steps of three taps, which are as long.
 // `then`: where a tile has all channels, those of a 1×1 convolution behind it, whose tile is second(); or 0.
-// `pingpong`: two teams multiply in turn, each one warpgroup with tiles of its own, and not one of up to two.
+// `pingpong`: two teams multiply in turn, each one warpgroup with tiles of its own, and not one of up to two; not for
+// pairs.
 struct Tile {
   int m, n, k, taps, then = 0;
   bool pingpong = false;
 
   bool operator==(const Tile&) const = default;
 
+  // Whether blocks may share its sums.
+  __host__ __device__ constexpr bool splits() const { return then == 0 && !pingpong; }
   __host__ __device__ constexpr int teams() const { return pingpong ? 2 : 1; }
   __host__ __device__ constexpr int warpgroups() const { return m == 64 || pingpong ? 1 : 2; }  // of a team
   __host__ __device__ constexpr int warps() const { return warpgroups() * kWarpgroup / kLanes; }
@@ -83,9 +86,9 @@ struct Tile {
 };
 
 // Where the stages are in shared memory, as addresses of instructions. A stage is `full` when both factors have come,
-// and `empty` when every warp that multiplies has done so, those of a block that shares the weights included. The
-// third pair of barriers, one for each team, is for the residual: its place is free, and it has come. With a split, it
-// is for the other blocks' sums.
+// and `empty` when every warp of the team that multiplies it has, those of a block that shares the weights included.
+// The third pair of barriers, one for each team, is for the residual: its place is free, and it has come. With a
+// split, it is for the other blocks' sums.
 struct Stages {
   std::uint32_t barriers, first;
   int count, bytes, pixel_bytes;

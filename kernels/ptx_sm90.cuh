@@ -137,7 +137,7 @@ __device__ __forceinline__ void named_barrier(int id, int threads) {
   asm volatile("barrier.cta.sync %0, %1;" ::"r"(id), "r"(threads) : "memory");
 }
 
-// Comes to the barrier and waits for nobody.
+// Comes to the barrier and waits for nobody. What this thread has written before, those see who wait there.
 __device__ __forceinline__ void named_barrier_arrive(int id, int threads) {
   asm volatile("barrier.cta.arrive %0, %1;" ::"r"(id), "r"(threads) : "memory");
 }

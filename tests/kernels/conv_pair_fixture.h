@@ -17,8 +17,8 @@ struct ConvPairCase {
   Placement place = {};
 };
 
-// Between them: as many channels as a tile has and fewer, of both, tails of pixels, slices of buffers, every end of
-// the first sum that a pair can have, and more tiles than blocks.
+// Between them: as many channels as a tile has and fewer, of both, tails of pixels, slices of buffers, and every end
+// of the first sum that a pair can have.
 inline const ConvPairCase kConvPairCases[] = {
     {.first = {.in = {1, 5, 7, 8}, .bias = false}, .bias = false},
     {.first = {.in = {3, 13, 11, 16}, .out_channels = 32, .act = Activation::Silu, .y_place = {8, 16}},
@@ -73,7 +73,7 @@ class ConvPairExample {
         device_weights_(encode(weights_, test.first.type)),
         device_bias_(bias_) {}
 
-  // y: of the first, which a pair that keeps it not is not given.
+  // y: of the first; the convolution has none of its data where it does not keep it.
   Convolution convolution(const DeviceTensor& y, const DeviceTensor& z, bool keep) const {
     Convolution convolution = first_.convolution(y);
     convolution.keep = keep;

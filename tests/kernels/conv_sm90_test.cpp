@@ -12,8 +12,7 @@ constexpr ConvUnderTest kKernel{conv_sm90_configs, conv_sm90_fits, conv_sm90_mem
 
 const std::vector<ConvTile> kTiles = conv_tiles(conv_sm90_configs());
 const std::vector<ConvTile> kPairs = conv_tiles(conv_sm90_configs(), true);
-// Of these, where all of a block works on one tile, and where two warpgroups take turns.
-std::vector<ConvTile> tiles_in_turn(bool pingpong) {
+std::vector<ConvTile> tiles_with(bool pingpong) {
   std::vector<ConvTile> tiles = kTiles;
   std::erase_if(tiles, [&](const ConvTile& tile) { return tile.configs.front().pingpong != pingpong; });
   return tiles;
@@ -30,7 +29,7 @@ TEST_CASE_FOR_EACH(const ConvTile& tile, kTiles, "conv_sm90 " + tile.name() + ":
   check_cases(kKernel, tile, 2, [&](const ConvCase& test) { return test.split == 1 && turn++ % 2 == 0; });
 }
 
-TEST_CASE_FOR_EACH(const ConvTile& tile, tiles_in_turn(false),
+TEST_CASE_FOR_EACH(const ConvTile& tile, tiles_with(false),
                    "conv_sm90 " + tile.name() + ": sums that a cluster shares") {
   if (!can_run(90)) return;
   check_cases(kKernel, tile, 1, [](const ConvCase& test) { return test.split > 1; });
@@ -47,7 +46,7 @@ int block_count() {
 // One tile for each block, so that the second warpgroup has none; and four, but three for one block, whose fourth lies
 // behind the image where blocks share weights. With sums of fewer steps than there are stages, and of more, so that a
 // warpgroup that is ahead meets barriers in every state.
-TEST_CASE_FOR_EACH(const ConvTile& tile, tiles_in_turn(true),
+TEST_CASE_FOR_EACH(const ConvTile& tile, tiles_with(true),
                    "conv_sm90 " + tile.name() + ": any number of turns, with few steps and many") {
   if (!can_run(90)) return;
   struct End {
@@ -91,6 +90,24 @@ TEST_CASE_FOR_EACH(const ConvTile& tile, kPairs, "conv_sm90 " + tile.name() + ":
   check_pairs(kKernel, tile, 2);
 }
 
+// So many tiles that every block has three, but for one, which has two.
+TEST_CASE_FOR_EACH(const ConvTile& tile, kPairs, "conv_sm90 " + tile.name() + ": several pairs for each block") {
+  if (!can_run(90)) return;
+  constexpr int kMostBlocks = 2;  // of a pair, on a multiprocessor
+  ConvConfig config = *std::ranges::find(tile.configs, 8, &ConvConfig::columns);
+  const int tiles = 3 * kMostBlocks * block_count() - 1;
+  const ConvPairExample example({.first = {.in = {1, config.m / 8, 8 * tiles, 16},
+                                           .out_channels = 32,
+                                           .act = Activation::Relu,
+                                           .residual = ConvCase::Residual::Same},
+                                 .channels = 24,
+                                 .act = Activation::Relu});
+  for (const int sharing : {1, 2}) {
+    config.sharing = sharing;
+    example.check(kKernel, config);
+  }
+}
+
 KERNEL_TEST_CASE("conv_sm90 takes pairs whose pixels lie in one tile") {
   if (!can_run(90)) return;
   const ConvPairExample example({.first = {.in = {1, 4, 6, 16}, .out_channels = 32}, .channels = 32});
@@ -113,15 +130,17 @@ KERNEL_TEST_CASE("conv_sm90 takes pairs whose pixels lie in one tile") {
   CHECK(refusal([](Convolution&, ConvConfig&) {}) == "");
   CHECK(refusal([](Convolution& c, ConvConfig&) { c.keep = false, c.y.data = nullptr; }) == "");
   CHECK(refusal([](Convolution&, ConvConfig& config) { config.split = 2; }) ==
-        "kernel conv_sm90 expects columns for a window, and tiles that it can count");
+        "kernel conv_sm90 expects no split of a pair's sums, nor of those in turns");
   CHECK(refusal([](Convolution& c, ConvConfig&) { c.y.c = c.y.pixel_stride = 40; }) == shape);
   CHECK(refusal([](Convolution& c, ConvConfig&) { c.then.y.c = c.then.y.pixel_stride = 40; }) == shape);
   CHECK(refusal([](Convolution& c, ConvConfig&) { c.y.c = 28; }) == whole);
   CHECK(refusal([](Convolution& c, ConvConfig&) { c.then.y.c = 28; }) == whole);
   CHECK(refusal([](Convolution& c, ConvConfig&) { c.then.y.h = 3; }) ==
-        "kernel conv_sm90 expects a convolution behind it of the same size and type, in this configuration");
+        "kernel conv_sm90 expects a convolution behind it whose output has its size and the input's type, for this "
+        "configuration");
   CHECK(refusal([](Convolution& c, ConvConfig&) { c.then.y.type = DType::F32; }) ==
-        "kernel conv_sm90 expects a convolution behind it of the same size and type, in this configuration");
+        "kernel conv_sm90 expects a convolution behind it whose output has its size and the input's type, for this "
+        "configuration");
   CHECK(refusal([](Convolution& c, ConvConfig&) { c.then.epilogue.residual = c.then.y; }) ==
         "kernel conv_sm90 expects no residual for the second convolution of a pair");
   // Pointers are the launch's affair.
@@ -147,7 +166,7 @@ KERNEL_TEST_CASE("conv_sm90: rectangles cover images of every width") {
 KERNEL_TEST_CASE("conv_sm90: warpgroups that take turns share no sums") {
   const ConvExample example({.in = {1, 4, 6, 16}, .out_channels = 24, .kernel = 1});
   const DeviceTensor y = example.output();
-  ConvConfig config = tiles_in_turn(true).front().configs.front();
+  ConvConfig config = tiles_with(true).front().configs.front();
   CHECK(conv_sm90_fits(example.convolution(y), config));
   config.split = 2;
   CHECK_FALSE(conv_sm90_fits(example.convolution(y), config));

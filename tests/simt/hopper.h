@@ -92,7 +92,7 @@ inline void stmatrix_x4(void* row, const unsigned (&from)[4], SIMT_SITE) {
   simt::stmatrix_x4(row, from, {file, line});
 }
 
-inline void prefetch_tensor_map(const CUtensorMap&) {}
+void prefetch_tensor_map(const CUtensorMap& map);
 template <typename... Start>
 void tensor_load(std::uint32_t to, const CUtensorMap& map, std::uint32_t barrier, Start... start) {
   const int at[] = {start...};

@@ -1,4 +1,5 @@
-// Which writes of threads to shared memory bulk copies and wgmma may read: those that their writers have fenced since.
+// Which writes of threads to shared memory bulk copies and wgmma may come behind: those that their writers have fenced
+// since.
 #include <algorithm>
 #include <cstdint>
 #include <unordered_map>
@@ -48,7 +49,7 @@ void require_fenced(const void* unit) {
   const auto [warp, number] = found->second;
   for (int lane = 0; lane < warpSize; ++lane)
     if (count(proxies.fenced, warp + lane) < number)
-      throw damoyolo::Error("thread {} has written to shared memory what is read past it, and not fenced it since",
+      throw damoyolo::Error("thread {} has written to shared memory and not fenced it before it is used past threads",
                             warp + lane);
   proxies.writes.erase(found);
 }

@@ -112,6 +112,11 @@ std::byte* piece_at(std::uint32_t address) {
   return static_cast<std::byte*>(shared_pointer(address, kPiece * kElement));
 }
 
+void require_all_fenced(const Box& box) {
+  for_each_piece(
+      box, [](std::uint32_t address, std::byte*, std::size_t, std::size_t) { require_fenced(piece_at(address)); });
+}
+
 void deliver(const Load& load) {
   for_each_piece(load.box, [](std::uint32_t address, const std::byte* tensor, std::size_t first, std::size_t count) {
     std::byte* const shared = piece_at(address);
@@ -211,6 +216,7 @@ void tensor_load(std::uint32_t to, const CUtensorMap& map, std::uint32_t barrier
     Load load{box, shared_address_in(barrier, block)};
     load.box.shared = shared_address_in(to, block);
     require_reachable(load.box.shared);
+    require_all_fenced(load.box);
     if (cluster.loads_come_late)
       cluster.loads.push_back(load);
     else
@@ -222,9 +228,7 @@ void tensor_store(const CUtensorMap& map, std::uint32_t from, int rank, const in
   Store store{box_at(from, map, rank, start), {}, false};
   for (int i = 0; i < rank; ++i)
     if (store.box.map.steps[i] != 1) throw Error("a store uses a tensor map with steps, expected none");
-  for_each_piece(store.box, [](std::uint32_t address, std::byte*, std::size_t, std::size_t) {
-    require_fenced(piece_at(address));
-  });
+  require_all_fenced(store.box);
   if (cluster.loads_come_late) {
     read(store);
     write(store);
@@ -241,6 +245,13 @@ void store_wait_read(int pending) {
 }
 
 }  // namespace simt
+
+// The manual says what a prefetch is for, and not what one of something else would do.
+void damoyolo::kernels::prefetch_tensor_map(const CUtensorMap& map) {
+  simt::Map encoded;
+  std::memcpy(static_cast<void*>(&encoded), &map, sizeof encoded);
+  if (encoded.rank == 0) throw Error("a tensor map is prefetched that was never encoded");
+}
 
 void damoyolo::kernels::store_async(std::uint32_t to, std::uint32_t barrier, float first, float second) {
   simt::require_reachable(to);

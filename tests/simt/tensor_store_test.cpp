@@ -47,24 +47,62 @@ TEST_CASE("store: a box that is filled again before it was read shows") {
   CHECK(target.values[0] + target.values[Target::kImage] == 400);
 }
 
-// A warp writes a box by stmatrix, and its first thread stores it. All fence what they have written, or all but one.
+// A warp writes a box by stmatrix; all fence what they have written, or all but one.
 template <int Unfenced>
-__global__ void write_kernel(CUtensorMap map, float*) {
-  const auto lane = static_cast<int>(threadIdx.x);
+__device__ void write_box() {
+  const auto lane = static_cast<int>(threadIdx.x) % 32;
   stmatrix_x4(simt::shared_pointer(room() + static_cast<std::uint32_t>(lane) * 16, 16), {1, 2, 3, 4});
   if (lane != Unfenced) fence_async_shared();
+}
+template <int Unfenced>
+__global__ void store_written_kernel(CUtensorMap map, float*) {
+  write_box<Unfenced>();
   __syncthreads();
-  if (lane == 0) {
-    tensor_store(map, room(), 0, 0, 0, 0);
-    store_commit();
-    store_wait_read<0>();
-  }
+  if (threadIdx.x != 0) return;
+  tensor_store(map, room(), 0, 0, 0, 0);
+  store_commit();
+  store_wait_read<0>();
+}
+template <int Unfenced>
+__global__ void load_over_written_kernel(CUtensorMap map, float*) {
+  if (threadIdx.x == 0) mbarrier_init(barrier(), 1);
+  write_box<Unfenced>();
+  __syncthreads();
+  if (threadIdx.x != 0) return;
+  mbarrier_arrive_expect(barrier(), 16 * 3 * 2 * 2);
+  tensor_load(room(), map, barrier(), 0, 0, 0, 0);
+  mbarrier_wait(barrier(), 0);
+}
+template <int Unfenced>
+__global__ void multiply_written_kernel(CUtensorMap, float*) {
+  if (threadIdx.x < 32) write_box<Unfenced>();
+  __syncthreads();
+  float sums[4][4] = {};
+  wgmma_fence();
+  wgmma<__nv_bfloat16, 32>(sums, matrix_descriptor(room() + 4096, 32), matrix_descriptor(room(), 32));
+  wgmma_commit();
+  wgmma_wait<0>();
 }
 
-TEST_CASE("store: what a thread has written and not fenced is reported") {
+TEST_CASE("store: what a thread has written and not fenced is reported wherever it is used past threads") {
   Target target;
-  CHECK(run(write_kernel<32>, {.clusters = 1, .map = target.map()}) == "");
-  CHECK(contains(run(write_kernel<5>, {.clusters = 1, .map = target.map()}), "thread 5 has written to shared memory"));
+  const auto outcome = [&](auto* kernel, unsigned threads) {
+    return run(kernel, {.threads = threads, .clusters = 1, .map = target.map()});
+  };
+  const char* fault = "thread 5 has written to shared memory and not fenced it";
+  CHECK(outcome(store_written_kernel<32>, 32) == "");
+  CHECK(contains(outcome(store_written_kernel<5>, 32), fault));
+  CHECK(outcome(load_over_written_kernel<32>, 32) == "");
+  CHECK(contains(outcome(load_over_written_kernel<5>, 32), fault));
+  CHECK(outcome(multiply_written_kernel<32>, 128) == "");
+  CHECK(contains(outcome(multiply_written_kernel<5>, 128), fault));
+}
+
+__global__ void prefetch_kernel(CUtensorMap map, float*) { prefetch_tensor_map(map); }
+
+TEST_CASE("store: a tensor map that was never encoded is not prefetched") {
+  CHECK(run(prefetch_kernel, {.threads = 1, .map = Target{}.map()}) == "");
+  CHECK(contains(run(prefetch_kernel, {.threads = 1}), "that was never encoded"));
 }
 
 __global__ void no_wait_kernel(CUtensorMap map, float*) {
