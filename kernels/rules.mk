@@ -181,9 +181,10 @@ gpu-check:
 	tests/run.sh "tests/cases.sh 10/60 $(BUILD)/kernel_tests_gpu -tc='instructions:*'" \
 	  "tests/cases.sh 10/40 $(BUILD)/kernel_tests_gpu -tce='instructions:*' -sfe='*conv_sm*'" \
 	  "tests/cases.sh 10/50 $(BUILD)/kernel_tests_gpu -sf='*conv_sm80*'" \
-	  "tests/cases.sh 10/80 $(BUILD)/kernel_tests_gpu -sf='*conv_sm90*'" \
+	  "tests/cases.sh 10/100 $(BUILD)/kernel_tests_gpu -sf='*conv_sm90*'" \
 	  "tests/cases.sh 60/120 $(BUILD)/cuda_tests -tc='gpu:*' -tce='*own*'" \
-	  "tests/cases.sh 30/80 $(BUILD)/cuda_tests -tc='gpu:*own*'" \
+	  "tests/cases.sh 30/100 $(BUILD)/cuda_tests -tc='gpu:*own*' -sfe='*pairs*'" \
+	  "tests/cases.sh 30/60 $(BUILD)/cuda_tests -tc='gpu:*' -sf='*pairs*'" \
 	  "tests/cases.sh 40/100 $(BUILD)/network_tests -tc='gpu:*' -sf='*golden*'" \
 	  "tests/cases.sh 60/100 $(BUILD)/network_tests -tc='gpu:*' -sfe='*golden*'" \
 	  $(foreach tool,memcheck racecheck, \
