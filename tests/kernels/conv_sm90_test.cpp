@@ -68,7 +68,8 @@ TEST_CASE_FOR_EACH(const ConvTile& tile, tiles_with(true),
     CHECK((many ? steps > config.stages : steps < config.stages));
     for (const int tiles : {blocks, 4 * blocks - 1})
       for (const End& end : kEnds) {
-        const int height = columns == 0 ? 1 : config.m / columns;  // one row of tiles
+        if (many && end.sharing == 1 && end.type == DType::BF16) continue;  // the host would be at it for long
+        const int height = columns == 0 ? 1 : config.m / columns;           // one row of tiles
         const ConvExample example({.in = {1, height, config.m * tiles / height, channels},
                                    .kernel = kernel,
                                    .out_type = end.type,
