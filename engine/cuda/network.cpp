@@ -127,10 +127,14 @@ void Network::choose_kernels(const TensorLookup& lookup, const KernelChooser& ch
     for (const Step& step : lower(graph_, joining).steps) {
       if (step.then == kNone) continue;
       const auto first = static_cast<std::size_t>(step.node), second = static_cast<std::size_t>(step.then);
-      auto kernel = choose.pair({name_of(step, graph_),
-                                 conv_problem(graph_, step, options_.allow_tf32),
-                                 weights_of(step, lookup),
-                                 {kernels[first].get(), kernels[second].get()}});
+      std::unique_ptr<ConvKernel> kernel;
+      try {
+        kernel = choose.pair({name_of(step, graph_),
+                              conv_problem(graph_, step, options_.allow_tf32),
+                              weights_of(step, lookup),
+                              {kernels[first].get(), kernels[second].get()}});
+      } catch (const OutOfDeviceMemory&) {  // their own are there
+      }
       if (kernel != nullptr)
         kernels[first] = std::move(kernel);
       else

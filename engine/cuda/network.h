@@ -43,7 +43,8 @@ struct DetectOutput {
 struct KernelChooser {
   // The kernel that computes a convolution; `node` names it in errors.
   std::function<std::unique_ptr<ConvKernel>(const std::string& node, const ConvProblem&, const ConvWeights&)> one;
-  // The kernel that computes two in one launch, or null where their own are as good. No function: no pairs.
+  // The kernel that computes two in one launch, or null where their own are as good. OutOfDeviceMemory counts as
+  // null. No function: no pairs.
   std::function<std::unique_ptr<ConvKernel>(const ConvPair&)> pair = {};
 };
 

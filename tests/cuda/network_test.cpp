@@ -170,6 +170,21 @@ TEST_CASE("cuda network: two convolutions in one step give the bytes of two step
   }
 }
 
+TEST_CASE("cuda network: a pair that finds no memory is computed in two steps") {
+  Case test(released_variant("Ns"));
+  const auto made = [&](const auto& error) {
+    const KernelChooser failing{on_host.one, [&](const ConvPair&) -> std::unique_ptr<ConvKernel> { throw error; }};
+    return std::make_unique<Network>(test.runtime, test.streams, test.graph, test.head, test.weights.lookup(), failing,
+                                     options(Task::Forward, DType::BF16));
+  };
+  Network apart(test.runtime, test.streams, test.graph, test.head, test.weights.lookup(), on_host,
+                options(Task::Forward, DType::BF16));
+  const auto network = made(OutOfDeviceMemory("no place for both"));
+  CHECK(network->plan().steps.size() == apart.plan().steps.size());
+  CHECK(test.forward(*network) == test.forward(apart));
+  CHECK_THROWS_WITH_AS(made(Error("the device is lost")), "the device is lost", Error);
+}
+
 TEST_CASE("cuda network: pairs are asked for with what was chosen for each of the two") {
   Case test(released_variant("S"));
   std::map<ConvKernel*, ConvProblem> chosen;
