@@ -12,7 +12,6 @@ Autotuner::Autotuner(Runtime& runtime, StreamHandle stream, const CandidateSourc
       folder_(std::move(folder)),
       key_(std::move(plan.key)),
       shares_(plan.seconds, plan.choices),
-      overlap_(plan.overlap),
       known_(load_choices(folder_, key_).value_or(KernelChoices{})) {}
 
 std::unique_ptr<ConvKernel> Autotuner::choose(const std::string& node, const ConvProblem& problem,
@@ -36,7 +35,7 @@ std::unique_ptr<ConvKernel> Autotuner::choose_among(const std::vector<ConvCandid
   auto kernel = stored == known_.end() ? nullptr : named(stored->second, candidates, weights);
   if (kernel == nullptr && same != found_.end()) kernel = named(same->second, candidates, weights);
   TimingOptions timing;
-  timing.overlap = overlap_;
+  timing.overlap = key_.overlap;
   timing.deadline = shares_.next_deadline();
   if (kernel == nullptr) {
     if (timing.deadline <= TimeShares::Clock::now()) return predicted_best(node, candidates, weights);

@@ -23,7 +23,6 @@ class Autotuner {
     PlanKey key;
     std::ptrdiff_t choices = 0;  // that will be asked for, of convolutions and of pairs
     double seconds = 0;          // for all of them; each has an equal part of what is left
-    bool overlap = false;        // of kernels with those before them, as in the plan's runs
   };
   // Reads what an earlier process has stored in `folder`.
   Autotuner(Runtime& runtime, StreamHandle stream, const CandidateSource& source, std::filesystem::path folder,
@@ -51,7 +50,6 @@ class Autotuner {
   std::filesystem::path folder_;
   PlanKey key_;
   TimeShares shares_;
-  bool overlap_;
   KernelChoices known_, chosen_;
   std::vector<std::pair<ConvProblem, std::string>> found_;  // layers repeat
 };

@@ -277,7 +277,7 @@ class CudaBackend : public Backend {
     auto choices = std::ranges::count(graph.nodes, Op::Conv, &Node::op);
     if (options_.pairs) choices += std::ssize(joinable_pairs(graph, options.plan.activations));
     Autotuner tuner(runtime_, streams_[0].get(), environment_.candidates, environment_.cache_folder,
-                    {plan_key_of(key), choices, options_.tuning_seconds, options.overlap});
+                    {plan_key_of(key, options.overlap), choices, options_.tuning_seconds});
     KernelChooser choose;
     choose.one = [&](const std::string& node, const ConvProblem& problem, const ConvWeights& weights) {
       return tuner.choose(node, problem, weights);
@@ -297,7 +297,7 @@ class CudaBackend : public Backend {
     return with_predicted_kernels(std::move(graph), options);
   }
 
-  PlanKey plan_key_of(const Key& key) const {
+  PlanKey plan_key_of(const Key& key, bool overlap) const {
     return {environment_.gpu,
             environment_.libraries,
             weights_.source_sha256(),
@@ -306,7 +306,8 @@ class CudaBackend : public Backend {
                                                    : fmt::format(", fp32 in {}", fmt::join(options_.keep_fp32, ","))),
             key.batch,
             key.height,
-            key.width};
+            key.width,
+            overlap};
   }
 
   // Enqueues a batch. The slot is free again once finish() has taken its results.

@@ -17,12 +17,13 @@ namespace damoyolo::cuda {
 namespace {
 
 // To be raised when kernels change so much that old choices are no longer good.
-constexpr int kEngineVersion = 1;
+constexpr int kEngineVersion = 2;
 constexpr std::uintmax_t kLargestFile = 1 << 20;
 
 nlohmann::json to_json(const PlanKey& key) {
   return {{"engine", kEngineVersion},   {"gpu", key.gpu},     {"libraries", key.libraries}, {"model", key.model},
-          {"precision", key.precision}, {"batch", key.batch}, {"height", key.height},       {"width", key.width}};
+          {"precision", key.precision}, {"batch", key.batch}, {"height", key.height},       {"width", key.width},
+          {"overlap", key.overlap}};
 }
 
 }  // namespace

@@ -1,4 +1,4 @@
-// Which kernel was fastest for each convolution, kept on disk from one process to the next.
+// Which kernel was fastest for each convolution and each pair of them, kept on disk from one process to the next.
 #pragma once
 
 #include <filesystem>
@@ -15,9 +15,10 @@ struct PlanKey {
   std::string model;      // digest of the weights' source
   std::string precision;  // of the activations, and whether TF32 is allowed
   int batch = 0, height = 0, width = 0;
+  bool overlap = false;  // of kernels with those before them
 };
 
-using KernelChoices = std::map<std::string, std::string>;  // node → name of the kernel
+using KernelChoices = std::map<std::string, std::string>;  // node, or "a + b" → name of the kernel
 
 // $XDG_CACHE_HOME/damoyolo, else ~/.cache/damoyolo; empty when neither variable is set.
 std::filesystem::path plan_cache_folder();

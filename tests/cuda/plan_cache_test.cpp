@@ -63,7 +63,8 @@ TEST_CASE("plan cache: what was stored is loaded, for the same key only") {
        {changed([](PlanKey& key) { key.gpu = "NVIDIA A100, 8.0"; }),
         changed([](PlanKey& key) { key.libraries += "1"; }), changed([](PlanKey& key) { key.model = "abd"; }),
         changed([](PlanKey& key) { key.precision = "fp16"; }), changed([](PlanKey& key) { key.batch = 16; }),
-        changed([](PlanKey& key) { key.height = 320; }), changed([](PlanKey& key) { key.width = 320; })}) {
+        changed([](PlanKey& key) { key.height = 320; }), changed([](PlanKey& key) { key.width = 320; }),
+        changed([](PlanKey& key) { key.overlap = true; })}) {
     CHECK(plan_cache_file(folder, other) != plan_cache_file(folder, kKey));
     CHECK_FALSE(load_choices(folder, other).has_value());
   }
