@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <cstddef>
 #include <cstdint>
+#include <cstring>
 #include <functional>
 #include <memory>
 #include <span>
@@ -17,6 +18,7 @@
 #include "engine/cuda/network.h"
 #include "engine/cuda/own_convolution.h"
 #include "engine/model/spec.h"
+#include "tests/wrong_elements.h"
 
 namespace damoyolo::cuda {
 
@@ -94,15 +96,28 @@ inline std::vector<std::byte> output_of(Network& network, Runtime& runtime, Stre
   return output;
 }
 
-// In words, which pairs do not give what their two launches give; "" when all do. output: of the network with these
-// kernels.
+// In words, which pairs do not give what their two launches give, and by how much; "" when all do. output: floats, of
+// the network with these kernels.
 inline std::string describe_wrong_pairs(const OwnPairs& pairs,
                                         const std::function<std::vector<std::byte>(const KernelChooser&)>& output) {
   const std::vector<std::byte> expected = output(pairs.kernels({}));
-  if (output(pairs.kernels(pairs.names())) == expected) return "";
-  std::string wrong = "together they give other bytes than apart; by themselves these do:";
+  const auto floats = [](const std::vector<std::byte>& bytes) {
+    std::vector<float> values(bytes.size() / sizeof(float));
+    std::memcpy(values.data(), bytes.data(), values.size() * sizeof(float));
+    return values;
+  };
+  const auto difference = [&](const std::vector<std::byte>& got) {
+    const std::vector<float> apart = floats(expected);
+    const std::vector<double> exact(apart.begin(), apart.end()), none(apart.size(), 0.);
+    return describe_wrong({1, static_cast<int>(apart.size()), 1}, floats(got), exact, none);
+  };
+  const std::vector<std::byte> together = output(pairs.kernels(pairs.names()));
+  if (together == expected) return "";
+  std::string wrong =
+      "together they give other bytes than apart: " + difference(together) + "; by themselves these do:";
   for (const std::string& name : pairs.names())
-    if (output(pairs.kernels({name})) != expected) wrong += " " + name + ";";
+    if (const auto alone = output(pairs.kernels({name})); alone != expected)
+      wrong += "\n" + name + ": " + difference(alone);
   return wrong;
 }
 

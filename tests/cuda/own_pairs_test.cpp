@@ -47,4 +47,27 @@ TEST_CASE("a network gives the bytes of two launches where our own kernels compu
     CHECK(steps[1] + pairs.names().size() == steps[0]);
   }
 }
+
+TEST_CASE("a pair that gives other bytes than its two launches is named, with how many and by how much") {
+  const ModelSpec& spec = released_variant("T");
+  Graph graph = build_model(spec, 1, 32, 32).graph;
+  optimize(graph);
+  const OwnPairs pairs(graph, h100(), {});
+  REQUIRE(pairs.names().size() > 2);
+  std::size_t runs = 0;
+  const std::string wrong = describe_wrong_pairs(pairs, [&](const KernelChooser&) {
+    std::vector<float> output(8, 1.f);
+    if (runs == 1) output[5] = output[6] = 4;  // all in one launch
+    if (runs == 3) output[5] = 3;              // of these alone the second
+    ++runs;
+    const auto bytes = std::as_bytes(std::span(output));
+    return std::vector<std::byte>(bytes.begin(), bytes.end());
+  });
+  CAPTURE(wrong);
+  CHECK(wrong.find("2 of 8 wrong") != std::string::npos);
+  CHECK(wrong.find("at most by 3 ") != std::string::npos);
+  CHECK(wrong.find(pairs.names()[1] + ": 1 of 8 wrong") != std::string::npos);
+  CHECK(wrong.find("at most by 2 ") != std::string::npos);
+  CHECK(wrong.find(pairs.names()[0]) == std::string::npos);
+}
 #endif
