@@ -107,6 +107,12 @@ std::optional<std::string> fault_of(const Plan& plan) {
   for (const Step& step : plan.steps) all.push_back(accesses(plan, step));
   const std::size_t count = all.size();
 
+  for (std::size_t i = 0; i < count; ++i)
+    for (std::size_t a = 0; a < all[i].size(); ++a)
+      for (std::size_t b = a + 1; b < all[i].size(); ++b)
+        if ((all[i][a].writes || all[i][b].writes) && share_memory(plan, all[i][a], all[i][b]))
+          return fmt::format("step {} writes where it reads or writes something else", i);
+
   for (std::size_t a = 0; a < count; ++a)
     for (std::size_t b = a + 1; b < count; ++b) {
       if (before[b][a]) continue;
@@ -115,12 +121,6 @@ std::optional<std::string> fault_of(const Plan& plan) {
           if ((one.writes || other.writes) && share_memory(plan, one, other))
             return fmt::format("steps {} and {} may touch the same memory at the same time", a, b);
     }
-
-  for (std::size_t i = 0; i < count; ++i)
-    for (const Access& read : all[i])
-      for (const Access& write : all[i])
-        if (!read.writes && write.writes && share_memory(plan, read, write))
-          return fmt::format("step {} writes what it reads", i);
 
   // Each channel that a step reads was written by some step before it, and by nobody else since.
   for (std::size_t reader = 0; reader < count; ++reader)
@@ -226,6 +226,28 @@ TEST_CASE("cuda plan: a pair in one step is ordered and stored like all else") {
       }
 }
 
+TEST_CASE("cuda plan: pairs beside layers kept in fp32 are ordered and stored like all else") {
+  for (const char* kept : {"backbone.1.*", "backbone.2.1.conv2", "head.*"}) {
+    CAPTURE(kept);
+    Graph graph = optimized(released_variant("S"), 1);
+    const std::size_t all = joinable_pairs(graph, DType::BF16).size();
+    keep_fp32(graph, std::vector<std::string>{kept});
+    const std::vector<NodePair> pairs = joinable_pairs(graph, DType::BF16);
+    CHECK(pairs.size() >= 4);
+    CHECK((pairs.size() < all) == (std::string(kept) != "head.*"));
+    const Plan apart = planned(graph, {DType::BF16}),
+               joined = planned(graph, {DType::BF16, kMaxStreams, false, pairs});
+    CHECK(fault_of(joined).value_or("") == "");
+    CHECK(happens_before(joined) == recorded_order(joined));
+    CHECK(joined.steps.size() + pairs.size() == apart.steps.size());
+    const auto converts = [](const Plan& plan) {
+      return std::ranges::count(plan.steps, StepKind::Convert, &Step::kind);
+    };
+    CHECK(converts(joined) > 0);
+    CHECK(converts(joined) == converts(apart));
+  }
+}
+
 TEST_CASE("cuda plan: what a pair alone reads has no memory, what others read does") {
   const Graph graph = optimized(released_variant("S"), 1);
   const std::vector<NodePair> pairs = joinable_pairs(graph, DType::BF16);
@@ -311,6 +333,17 @@ TEST_CASE("cuda plan: the checks above see a wait, an offset or a lifetime that 
   const auto pair = std::ranges::find_if(joined.steps, [](const Step& step) { return step.then != kNone; });
   joined.regions[static_cast<std::size_t>(pair->then_out.region)].offset = joined.region(pair->in.region).offset;
   CHECK(fault_of(joined).has_value());
+  // And in the place of what its first gives, or of the step's working memory.
+  const Plan sound = planned(small, {DType::BF16, kMaxStreams, false, joinable_pairs(small, DType::BF16)});
+  const auto kept = std::ranges::find_if(
+      sound.steps, [](const Step& step) { return step.then != kNone && step.out.region != kNone; });
+  REQUIRE(kept != sound.steps.end());
+  for (const RegionId other : {kept->out.region, kept->workspace}) {
+    Plan over = sound;
+    over.regions[static_cast<std::size_t>(kept->then_out.region)].offset = sound.region(other).offset;
+    CHECK(fault_of(over) ==
+          fmt::format("step {} writes where it reads or writes something else", kept - sound.steps.begin()));
+  }
 
   Plan bad = good;
   Region& second = bad.regions[static_cast<std::size_t>(bad.steps[2].out.region)];
