@@ -11,6 +11,7 @@
 
 #include "engine/core/error.h"
 #include "engine/cuda/autotune.h"
+#include "engine/cuda/conv_problem.h"
 #include "engine/cuda/network.h"
 #include "engine/cuda/slot.h"
 #include "engine/model/build.h"
@@ -273,11 +274,22 @@ class CudaBackend : public Backend {
     return make_network(std::move(graph), options, choose);
   }
 
+  // Its convolutions, and the pairs of them that something computes in one launch.
+  std::ptrdiff_t choices_in(const Graph& graph, const NetworkOptions& options) const {
+    const auto convolutions = std::ranges::count(graph.nodes, Op::Conv, &Node::op);
+    if (!options_.pairs) return convolutions;
+    PlanOptions joining = options.plan;
+    joining.joined = joinable_pairs(graph, joining.activations);
+    return convolutions + std::ranges::count_if(lower(graph, joining).steps, [&](const Step& step) {
+             return step.then != kNone && !candidates_for(name_of(step, graph), environment_.candidates,
+                                                          conv_problem(graph, step, options.allow_tf32))
+                                               .empty();
+           });
+  }
+
   std::unique_ptr<Network> with_measured_kernels(Graph graph, const NetworkOptions& options, const Key& key) {
-    auto choices = std::ranges::count(graph.nodes, Op::Conv, &Node::op);
-    if (options_.pairs) choices += std::ssize(joinable_pairs(graph, options.plan.activations));
     Autotuner tuner(runtime_, streams_[0].get(), environment_.candidates, environment_.cache_folder,
-                    {plan_key_of(key, options.overlap), choices, options_.tuning_seconds});
+                    {plan_key_of(key, options.overlap), choices_in(graph, options), options_.tuning_seconds});
     KernelChooser choose;
     choose.one = [&](const std::string& node, const ConvProblem& problem, const ConvWeights& weights) {
       return tuner.choose(node, problem, weights);
