@@ -14,8 +14,8 @@
 #include <algorithm>
 #include <cmath>
 #include <cstdio>
-#include <deque>
 #include <fstream>
+#include <memory>
 #include <nlohmann/json.hpp>
 #include <optional>
 #include <string>
@@ -98,6 +98,24 @@ double flops_of(const ConvProblem& p) {
   return 2.0 * (p.kernel * p.kernel * p.in.c + p.then.c) * static_cast<double>(p.out.elements());
 }
 
+// The two launches of a pair, with the kernels for both.
+class KernelsApart : public ConvKernel {
+ public:
+  KernelsApart(const ConvProblem& problem, const ConvWeights& weights, const ConvCandidate& first,
+               const ConvCandidate& second)
+      : first_(first.make(weights)), second_(second.make({weights.then_weight, weights.then_bias})) {
+    const ConvPair pair{describe(problem), problem, {}, {first_.get(), second_.get()}};
+    both_ = apart(pair).make(weights);
+  }
+
+  std::string name() const override { return both_->name(); }
+  std::size_t workspace_bytes() const override { return both_->workspace_bytes(); }
+  void run(const ConvPointers& pointers, kernels::Stream stream) override { both_->run(pointers, stream); }
+
+ private:
+  std::unique_ptr<ConvKernel> first_, second_, both_;
+};
+
 class Bench {
  public:
   explicit Bench(const Options& options)
@@ -139,25 +157,25 @@ class Bench {
     return all;
   }
 
-  // The fastest kernel that was timed for a problem; null when none was.
-  std::unique_ptr<ConvKernel> fastest(const ConvProblem& problem, const ConvWeights& weights) const {
+  // The fastest that was timed for a problem; null when none was.
+  const Timed* fastest(const ConvProblem& problem) const {
     const Timed* fastest = nullptr;
     for (const Result& result : results_)
       if (result.problem == problem)
         for (const Timed* best : {result.best(true), result.best(false)})
           if (best != nullptr && (fastest == nullptr || best->time.seconds < fastest->time.seconds)) fastest = best;
-    return fastest == nullptr ? nullptr : fastest->candidate.make(weights);
+    return fastest;
   }
 
   // Puts the two launches in front, where both have been timed.
-  void add_apart(const ConvProblem& pair, const ConvWeights& weights, std::vector<Timed>& timed) {
-    auto first = fastest(first_of(pair), weights);
-    auto second = fastest(second_of(pair), {weights.then_weight, weights.then_bias});
+  void add_apart(const ConvProblem& pair, std::vector<Timed>& timed) const {
+    const Timed *first = fastest(first_of(pair)), *second = fastest(second_of(pair));
     if (first == nullptr || second == nullptr) return;
-    apart_.push_back({describe(pair), pair, weights, {first.get(), second.get()}});
-    timed.insert(timed.begin(), {apart(apart_.back()), {}, false});
-    kernels_apart_.push_back(std::move(first));
-    kernels_apart_.push_back(std::move(second));
+    ConvCandidate both{kApart, first->candidate.predicted_seconds + second->candidate.predicted_seconds,
+                       [pair, one = first->candidate, other = second->candidate](const ConvWeights& weights) {
+                         return std::make_unique<KernelsApart>(pair, weights, one, other);
+                       }};
+    timed.insert(timed.begin(), {std::move(both), {}, false});
   }
 
   Result measure(const Layer& layer, int batch, TimeShares::Clock::time_point deadline) {
@@ -176,7 +194,7 @@ class Bench {
       if (!(error < kLayerTolerance)) throw Error("its relative error is {:.2g}", error);
     };
     result.timed = candidates(problem);
-    if (result.is_pair()) add_apart(problem, check.weights(), result.timed);
+    if (result.is_pair()) add_apart(problem, result.timed);
     std::vector<ConvCandidate> asked;
     for (const Timed& one : result.timed) asked.push_back(one.candidate);
     const auto times = time_candidates(runtime_, stream_.get(), problem, asked, check.weights(), timing);
@@ -255,8 +273,6 @@ class Bench {
   Libraries libraries_;  // given the stream, and so the first to go
   Ceilings ceilings_;
   std::vector<Result> results_;
-  std::deque<ConvPair> apart_;  // referred to by candidates, as these refer to the kernels
-  std::vector<std::unique_ptr<ConvKernel>> kernels_apart_;
 };
 
 nlohmann::json Bench::report() const {
@@ -288,11 +304,14 @@ nlohmann::json Bench::report() const {
     report["layers"].push_back(std::move(entry));
   }
   for (const int batch : options_.batches) {
-    const Summary found = summary(batch, false);
+    const Summary found = summary(batch, false), pairs = summary(batch, true);
     report["summary"].push_back({{"batch", batch},
                                  {"layers", found.layers},
                                  {"geometric_mean", found.mean},
                                  {"smallest", found.smallest},
+                                 {"pairs", pairs.layers},
+                                 {"geometric_mean_of_pairs", pairs.mean},
+                                 {"smallest_of_pairs", pairs.smallest},
                                  {"not_timed", not_timed(batch)}});
   }
   return report;
