@@ -28,8 +28,8 @@ struct BackendOptions {
   // Told once when a batch did not fit into device memory and smaller ones run instead.
   std::function<void(const std::string&)> warn = [](const std::string&) {};
   std::vector<std::string> keep_fp32;  // convolutions, as keep_fp32() takes them
-  // What max-autotune may spend on one network, each convolution an equal part of it. A cap on time and not on
-  // kernels: most take milliseconds, but those that a library compiles a second each.
+  // What max-autotune may spend on one network, each convolution and each pair an equal part of it. A cap on time and
+  // not on kernels: most take milliseconds, but those that a library compiles a second each.
   double tuning_seconds = 30;
 };
 

@@ -127,8 +127,9 @@ double step_clocks(const ConvConfig& config, const DeviceTraits& device, ConvGen
 // Of the products of a pair's second in a tile, whose factors are in shared memory.
 double then_clocks(const ConvConfig& config, const DeviceTraits& device, ConvGeneration generation,
                    const ConvCosts& costs) {
+  if (config.then == 0) return 0;
   const double read = 2.0 * config.n * (config.m + config.then * config.m / 64.0);
-  return config.then == 0 ? 0 : product_clocks(config.m, config.then, config.n, read, device, generation, costs);
+  return product_clocks(config.m, config.then, config.n, read, device, generation, costs);
 }
 
 double seconds_of(const ConvProblem& problem, const DeviceTraits& device, ConvGeneration generation,

@@ -168,6 +168,7 @@ ConvProblem second_of(const ConvProblem& pair) {
   second.out_pixel_stride = pair.then.pixel_stride;
   second.act = pair.then.act;
   second.type = second.out_type = pair.type;
+  second.allow_tf32 = pair.allow_tf32;
   second.alignment = pair.alignment;
   return second;
 }

@@ -96,9 +96,10 @@ std::unique_ptr<ConvKernel> predicted_pair(const ConvPair& pair, const Candidate
   double seconds = 0;  // of the two
   for (std::size_t i = 0; i < problems.size(); ++i) {
     const std::string name = pair.alone[i]->name();
+    if (!name.starts_with("own:")) return nullptr;
     const std::vector<ConvCandidate> candidates = candidates_for(pair.name, source, problems[i]);
     const auto found = std::ranges::find(candidates, name, &ConvCandidate::name);
-    if (found == candidates.end() || !name.starts_with("own:")) return nullptr;
+    if (found == candidates.end()) return nullptr;
     seconds += found->predicted_seconds;
   }
   std::string reason;

@@ -252,7 +252,12 @@ std::vector<NodePair> joinable_pairs(const Graph& graph, DType activations) {
   return pairs;
 }
 
-Plan lower(const Graph& graph, const PlanOptions& options) { return Lowering(graph, options).run(); }
+Plan lower(const Graph& graph, const PlanOptions& options) {
+  if (options.keep_values && !options.joined.empty())
+    throw Error("a plan of {} pairs was asked to keep every value, expected none: what lies between two has no memory",
+                options.joined.size());
+  return Lowering(graph, options).run();
+}
 
 void add_workspace(Plan& plan, std::size_t step, std::int64_t bytes) {
   if (bytes <= 0) return;

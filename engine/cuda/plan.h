@@ -96,10 +96,10 @@ struct PlanOptions {
   std::vector<NodePair> joined = {};  // of joinable_pairs(), each of which becomes one step
 };
 
-// Lowers an optimized graph (no Concat, Add, Activate, MaxPool or SpaceToDepth left; throws Error otherwise): views,
-// dependencies, streams. Pixels are 16 bytes or a multiple of it apart. What Pixels writes has that many channels,
-// the additional ones zero, and the convolution that reads it as many. The first and the last step are on stream 0,
-// and every other happens between them.
+// Lowers an optimized graph (no Concat, Add, Activate, MaxPool or SpaceToDepth left; throws Error otherwise, and for
+// values kept beside pairs): views, dependencies, streams. Pixels are 16 bytes or a multiple of it apart. What Pixels
+// writes has that many channels, the additional ones zero, and the convolution that reads it as many. The first and
+// the last step are on stream 0, and every other happens between them.
 Plan lower(const Graph& graph, const PlanOptions& options);
 
 // Working memory of one step. Before lay_out().

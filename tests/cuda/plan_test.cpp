@@ -440,6 +440,14 @@ TEST_CASE("cuda plan: parallel streams cost little memory") {
   }
 }
 
+TEST_CASE("cuda plan: values cannot be kept beside pairs, between which there are none") {
+  const Graph graph = optimized(released_variant("T"), 1);
+  PlanOptions options{DType::BF16, kMaxStreams, true, joinable_pairs(graph, DType::BF16)};
+  CHECK_THROWS_AS(lower(graph, options), Error);
+  options.joined.clear();
+  CHECK_NOTHROW(lower(graph, options));
+}
+
 TEST_CASE("cuda plan: a graph that was not optimized is refused") {
   CHECK_THROWS_AS(lower(build_model(released_variant("T"), 1, 64, 64).graph, {}), Error);
 }
