@@ -31,8 +31,8 @@ std::string_view stage_of(std::string_view node) {
 
 std::string operation_text(const StepTime& step) {
   if (step.operation != "conv") return step.operation;
-  return fmt::format("{} {}x{}{}", step.groups > 1 ? "depthwise" : "conv", step.kernel_size, step.kernel_size,
-                     step.stride > 1 ? fmt::format("/{}", step.stride) : "");
+  return fmt::format("{} {}x{}{}{}", step.groups > 1 ? "depthwise" : "conv", step.kernel_size, step.kernel_size,
+                     step.stride > 1 ? fmt::format("/{}", step.stride) : "", step.pair ? " + 1x1" : "");
 }
 
 }  // namespace damoyolo::cli

@@ -18,7 +18,7 @@ std::optional<double> floor_seconds(const StepTime& step, std::string_view preci
 // "input", "backbone", "neck", "head" or "results", by the name of its node.
 std::string_view stage_of(std::string_view node);
 
-// "conv 3x3/2", "depthwise 5x5", "spp_pool".
+// "conv 3x3/2", "conv 3x3 + 1x1", "depthwise 5x5", "spp_pool".
 std::string operation_text(const StepTime& step);
 
 }  // namespace damoyolo::cli

@@ -22,7 +22,8 @@ struct StepTime {
   std::string kernel;                           // what computes it
   Shape in, out;                                // in: empty when it reads several tensors
   int kernel_size = 1, stride = 1, groups = 1;  // of a convolution, of two in one step the first
-  std::int64_t flops = 0;                       // 2·multiply-adds of a convolution
+  bool pair = false;                            // a convolution of kernel 1 follows in the same step
+  std::int64_t flops = 0;                       // 2·multiply-adds of a convolution, of two in one step both
   std::int64_t bytes = 0;                       // moved at least: inputs, weights and output once each
   int stream = 0;                               // GPU: of the whole network's run
   double seconds = 0;

@@ -120,6 +120,9 @@ TEST_CASE("bench: a step's floor is what takes longer, its operations or its byt
   step.operation = "conv";
   step.kernel_size = 5;
   CHECK(operation_text(step) == "conv 5x5");
+  step.pair = true;
+  CHECK(operation_text(step) == "conv 5x5 + 1x1");
+  step.pair = false;
   step.stride = 2;
   step.groups = 8;
   CHECK(operation_text(step) == "depthwise 5x5/2");

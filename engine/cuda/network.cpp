@@ -70,6 +70,9 @@ Network::Network(Runtime& runtime, std::span<const StreamHandle> streams, Graph 
       head_(head),
       options_(options),
       plan_(lower(graph_, options.plan)) {
+  if (!options.plan.joined.empty())
+    throw Error("a network was given {} pairs of convolutions, expected none: its kernels decide which there are",
+                options.plan.joined.size());
   choose_kernels(lookup, choose);
   if (options.overlap) overlap_ = overlapping_steps(plan_);
   events_ = make_events(plan_, runtime);
@@ -299,6 +302,7 @@ StepTime Network::describe(std::size_t position) const {
   result.kernel_size = node.kernel;
   result.stride = node.stride;
   result.groups = node.groups;
+  result.pair = step.then != kNone;
   result.flops = flops(step, graph_);
   return result;
 }

@@ -62,8 +62,8 @@ struct NetworkOptions {
 class Network {
  public:
   // An optimized graph. The runtime and the streams (kMaxStreams of them) must outlive the network; the lookup is not
-  // kept. Which pairs become one step is for choose.pair: options.plan.joined is empty. Throws Error,
-  // OutOfDeviceMemory among them.
+  // kept. Which pairs become one step is for choose.pair: options.plan.joined must be empty. Throws
+  // Error, OutOfDeviceMemory among them.
   Network(Runtime& runtime, std::span<const StreamHandle> streams, Graph graph, const HeadSpec& head,
           const TensorLookup& lookup, const KernelChooser& choose, const NetworkOptions& options);
   ~Network();

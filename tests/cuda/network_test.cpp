@@ -203,9 +203,19 @@ TEST_CASE("cuda network: pairs are asked for with what was chosen for each of th
     CHECK(chosen.at(pair.alone[1]) == second_of(pair.problem));
     return nullptr;
   };
-  Network network(test.runtime, test.streams, test.graph, test.head, test.weights.lookup(), looking,
-                  options(Task::Forward, DType::BF16));
-  CHECK(asked == joinable_pairs(test.graph, DType::BF16).size());
+  NetworkOptions how = options(Task::Forward, DType::BF16);
+  const std::vector<NodePair> pairs = joinable_pairs(test.graph, DType::BF16);
+  const auto make = [&] {
+    Network(test.runtime, test.streams, test.graph, test.head, test.weights.lookup(), looking, how);
+  };
+  for (const bool tf32 : {false, true}) {
+    how.allow_tf32 = tf32;
+    asked = 0;
+    make();
+    CHECK(asked == pairs.size());
+  }
+  how.plan.joined = pairs;  // which they are is not for the options
+  CHECK_THROWS_AS(make(), Error);
 }
 
 TEST_CASE("cuda network: the steps of pairs are profiled under both names, with the work of both") {
@@ -229,6 +239,8 @@ TEST_CASE("cuda network: the steps of pairs are profiled under both names, with 
   CHECK(both.in == first.in);
   CHECK(both.out == second.out);
   CHECK(both.kernel_size == 3);
+  CHECK(both.pair);
+  CHECK_FALSE(first.pair);
 }
 
 TEST_CASE("cuda network: each convolution is given the weights of the next one to fetch") {
