@@ -120,18 +120,14 @@ class Survey {
   Plan with_pairs(const Graph& graph) const {
     PlanOptions options;
     options.activations = type_;
-    options.joined = joinable_pairs(graph, type_);
     const auto seconds = [&](const ConvProblem& problem) {
       const std::optional<Choice> choice = own_choice_(problem);
       return choice ? choice->seconds : std::numeric_limits<double>::infinity();
     };
-    for (const Step& step : lower(graph, options).steps) {
-      if (step.then == kNone) continue;
+    return lower_joining(graph, options, [&](const Step& step) {
       const ConvProblem pair = conv_problem(graph, step, false);
-      if (seconds(pair) >= seconds(first_of(pair)) + seconds(second_of(pair)))
-        std::erase(options.joined, NodePair{step.node, step.then});
-    }
-    return lower(graph, options);
+      return seconds(pair) < seconds(first_of(pair)) + seconds(second_of(pair));
+    });
   }
 
   Totals count(const VariantPlan& planned, const Choose& choose) const {

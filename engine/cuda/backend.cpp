@@ -278,13 +278,11 @@ class CudaBackend : public Backend {
   std::ptrdiff_t choices_in(const Graph& graph, const NetworkOptions& options) const {
     const auto convolutions = std::ranges::count(graph.nodes, Op::Conv, &Node::op);
     if (!options_.pairs) return convolutions;
-    PlanOptions joining = options.plan;
-    joining.joined = joinable_pairs(graph, joining.activations);
-    return convolutions + std::ranges::count_if(lower(graph, joining).steps, [&](const Step& step) {
-             return step.then != kNone && !candidates_for(name_of(step, graph), environment_.candidates,
-                                                          conv_problem(graph, step, options.allow_tf32))
-                                               .empty();
-           });
+    const Plan joined = lower_joining(graph, options.plan, [&](const Step& step) {
+      const ConvProblem pair = conv_problem(graph, step, options.allow_tf32);
+      return !candidates_for(name_of(step, graph), environment_.candidates, pair).empty();
+    });
+    return convolutions + std::ranges::count_if(joined.steps, [](const Step& step) { return step.then != kNone; });
   }
 
   std::unique_ptr<Network> with_measured_kernels(Graph graph, const NetworkOptions& options, const Key& key) {

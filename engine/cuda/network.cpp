@@ -124,27 +124,21 @@ void Network::choose_kernels(const TensorLookup& lookup, const KernelChooser& ch
     if (step.kind == StepKind::Conv)
       kernels[static_cast<std::size_t>(step.node)] =
           choose.one(name_of(step, graph_), conv_problem(graph_, step, options_.allow_tf32), weights_of(step, lookup));
-  if (choose.pair && !options_.plan.keep_values) {
-    PlanOptions joining = options_.plan;
-    joining.joined = joinable_pairs(graph_, joining.activations);
-    for (const Step& step : lower(graph_, joining).steps) {
-      if (step.then == kNone) continue;
+  if (choose.pair && !options_.plan.keep_values)
+    plan_ = lower_joining(graph_, options_.plan, [&](const Step& step) {
       const auto first = static_cast<std::size_t>(step.node), second = static_cast<std::size_t>(step.then);
-      std::unique_ptr<ConvKernel> kernel;
       try {
-        kernel = choose.pair({name_of(step, graph_),
-                              conv_problem(graph_, step, options_.allow_tf32),
-                              weights_of(step, lookup),
-                              {kernels[first].get(), kernels[second].get()}});
-      } catch (const OutOfDeviceMemory&) {  // their own are there
-      }
-      if (kernel != nullptr)
+        auto kernel = choose.pair({name_of(step, graph_),
+                                   conv_problem(graph_, step, options_.allow_tf32),
+                                   weights_of(step, lookup),
+                                   {kernels[first].get(), kernels[second].get()}});
+        if (kernel == nullptr) return false;
         kernels[first] = std::move(kernel);
-      else
-        std::erase(joining.joined, NodePair{step.node, step.then});
-    }
-    plan_ = lower(graph_, joining);
-  }
+        return true;
+      } catch (const OutOfDeviceMemory&) {  // their own are there
+        return false;
+      }
+    });
   for (const Step& step : plan_.steps)
     convolutions_.push_back(step.kind == StepKind::Conv ? std::move(kernels[static_cast<std::size_t>(step.node)])
                                                         : nullptr);

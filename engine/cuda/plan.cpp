@@ -259,6 +259,15 @@ Plan lower(const Graph& graph, const PlanOptions& options) {
   return Lowering(graph, options).run();
 }
 
+Plan lower_joining(const Graph& graph, PlanOptions options, const std::function<bool(const Step&)>& join) {
+  options.joined = joinable_pairs(graph, options.activations);
+  Plan plan = lower(graph, options);
+  const std::size_t apart = std::erase_if(options.joined, [&](const NodePair& pair) {
+    return !join(*std::ranges::find(plan.steps, pair.first, &Step::node));
+  });
+  return apart == 0 ? std::move(plan) : lower(graph, options);
+}
+
 void add_workspace(Plan& plan, std::size_t step, std::int64_t bytes) {
   if (bytes <= 0) return;
   const auto position = static_cast<int>(step);

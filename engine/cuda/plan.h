@@ -8,6 +8,7 @@
 
 #include <array>
 #include <cstdint>
+#include <functional>
 #include <span>
 #include <string>
 #include <vector>
@@ -101,6 +102,10 @@ struct PlanOptions {
 // writes has that many channels, the additional ones zero, and the convolution that reads it as many. The first and
 // the last step are on stream 0, and every other happens between them.
 Plan lower(const Graph& graph, const PlanOptions& options);
+
+// The same with those of joinable_pairs() as one step for which `join` gives true, whatever options.joined says. It is
+// asked once for each, with the step that they would be.
+Plan lower_joining(const Graph& graph, PlanOptions options, const std::function<bool(const Step&)>& join);
 
 // Working memory of one step. Before lay_out().
 void add_workspace(Plan& plan, std::size_t step, std::int64_t bytes);
