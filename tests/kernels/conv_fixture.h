@@ -2,6 +2,7 @@
 #pragma once
 
 #include <algorithm>
+#include <iterator>
 #include <map>
 #include <span>
 #include <sstream>
@@ -179,6 +180,10 @@ class ConvExample {
 
   DeviceTensor output() const { return {test_.out_type, test_.out(), test_.y_place, 2}; }
 
+  bool fits(const ConvUnderTest& kernel, const ConvConfig& config) const {
+    return kernel.fits(convolution(output()), config);
+  }
+
   // The configuration, and the case.
   std::string describe(const ConvConfig& config) const {
     return kernels::describe(config) + ": " + kernels::describe(test_);
@@ -282,23 +287,27 @@ class ConvExample {
   const Expected& expected_;
 };
 
-// Every case that `takes` picks, by those of the tile's configurations that fit it, in turn.
-template <typename Takes>
-void check_cases(const ConvUnderTest& kernel, const ConvTile& tile, int sharing, Takes takes) {
+// Every case that `takes` picks, each an Example, by those of the tile's configurations that fit it, in turn.
+template <typename Example, typename Cases, typename Takes>
+void check_examples(const Cases& cases, const ConvUnderTest& kernel, const ConvTile& tile, int sharing, Takes takes) {
   std::size_t turn = tile.number;
-  for (const ConvCase& test : kConvCases) {
+  for (const auto& test : cases) {
     if (!takes(test)) continue;
-    const ConvExample example(test);
-    const DeviceTensor y = example.output();
+    const Example example(test);
     std::vector<ConvConfig> fitting;
-    for (const ConvConfig& config : tile.configs)
-      if (kernel.fits(example.convolution(y), config)) fitting.push_back(config);
+    std::ranges::copy_if(tile.configs, std::back_inserter(fitting),
+                         [&](const ConvConfig& config) { return example.fits(kernel, config); });
     if (fitting.empty()) continue;
     ConvConfig config = fitting[turn++ % fitting.size()];
     config.sharing = sharing;
     example.check(kernel, config);
   }
   CHECK(turn > tile.number);
+}
+
+template <typename Takes>
+void check_cases(const ConvUnderTest& kernel, const ConvTile& tile, int sharing, Takes takes) {
+  check_examples<ConvExample>(kConvCases, kernel, tile, sharing, takes);
 }
 
 }  // namespace damoyolo::kernels

@@ -90,6 +90,10 @@ class ConvPairExample {
     return {test_.first.type, size, test_.place, 8};
   }
 
+  bool fits(const ConvUnderTest& kernel, const ConvConfig& config) const {
+    return kernel.fits(convolution(first_output(), output(), true), config);
+  }
+
   // Both outputs; and that the second is the same where the first is not stored.
   void check(const ConvUnderTest& kernel, const ConvConfig& config) const {
     const std::string what = first_.describe(config) + "; then " + std::to_string(test_.channels) + " channels";
@@ -132,21 +136,8 @@ class ConvPairExample {
   DeviceArray<float> device_bias_;
 };
 
-// Every case by those of the tile's configurations that fit it, in turn.
 inline void check_pairs(const ConvUnderTest& kernel, const ConvTile& tile, int sharing) {
-  std::size_t turn = tile.number;
-  for (const ConvPairCase& test : kConvPairCases) {
-    const ConvPairExample example(test);
-    const DeviceTensor y = example.first_output(), z = example.output();
-    std::vector<ConvConfig> fitting;
-    for (const ConvConfig& config : tile.configs)
-      if (kernel.fits(example.convolution(y, z, true), config)) fitting.push_back(config);
-    if (fitting.empty()) continue;
-    ConvConfig config = fitting[turn++ % fitting.size()];
-    config.sharing = sharing;
-    example.check(kernel, config);
-  }
-  CHECK(turn > tile.number);
+  check_examples<ConvPairExample>(kConvPairCases, kernel, tile, sharing, [](const ConvPairCase&) { return true; });
 }
 
 }  // namespace damoyolo::kernels
