@@ -1,3 +1,4 @@
+#include <algorithm>
 #include <array>
 #include <span>
 
@@ -12,7 +13,7 @@ using namespace conv_sm90;
 
 // Divisors of the maps' widths, for inputs of 640 and 416 pixels, or close to one; 0 for 1×1. Taps that share their
 // pixels are a whole number of the swizzle's periods apart, 8 pixels.
-constexpr int kColumns[] = {0, 8, 13, 16, 20, 26, 40}, kColumnsOfThreeTaps[] = {8, 16};
+constexpr int kColumns[] = {0, 8, 13, 16, 20, 26, 40}, kColumnsOfThreeTaps[] = {8, 16, 24};
 
 template <typename Function>
 constexpr void for_each_config(Function function) {
@@ -38,13 +39,10 @@ constexpr auto kConfigs = [] {
   return configs;
 }();
 
-// A stage is free when the next one's products have been issued: one alone would wait for itself.
-static_assert([] {
-  for (const ConvConfig& config : kConfigs)
-    for (int split = 1; split <= (tile_of(config).splits() ? kMaxConvSm90Split : 1); ++split)
-      if (tile_of(config).stages(config.columns, split) < 2) return false;
-  return true;
-}());
+// A stage is free when the next one's products have been issued: one alone would wait for itself. Others' sums, where
+// they are shared, leave room for fewer.
+constexpr int kFewestStages = 2;
+static_assert(std::ranges::all_of(kConfigs, [](const ConvConfig& config) { return config.stages >= kFewestStages; }));
 
 }  // namespace
 
@@ -55,6 +53,7 @@ bool conv_sm90_fits(const Convolution& convolution, const ConvConfig& config) {
     return false;
   if (config.sharing != 1 && (config.sharing != 2 || config.split != 1)) return false;
   if (config.split > 1 && !tile_of(config).splits()) return false;
+  if (tile_of(config).stages(config.columns, config.split) < kFewestStages) return false;
   if (config.columns == 0 && (convolution.kernel != 1 || convolution.stride != 1)) return false;
   if (config.taps > 1 && (convolution.kernel != 3 || convolution.stride != 1)) return false;
   const Tiling tiling = tiling_of(convolution, config);
@@ -68,7 +67,8 @@ void launch_conv_sm90(const Convolution& convolution, const ConvConfig& config, 
   require(is_listed(config, kConfigs, kMaxConvSm90Split), kName, "one of its configurations");
   require_convolution(convolution, config, {}, kName);
   require(config.split == 1 || tile_of(config).splits(), kName, "no split of a pair's sums, nor of those in turns");
-  require(conv_sm90_fits(convolution, config), kName, "columns for a window, and tiles that it can count");
+  require(conv_sm90_fits(convolution, config), kName,
+          "columns for a window, room for two stages, and tiles that it can count");
   const auto launch = config.then > 0 ? launch_pair : config.pingpong ? launch_in_turn : launch_alone;
   launch(convolution, config, stream);
 }

@@ -61,8 +61,8 @@ struct Tile {
   __host__ __device__ constexpr int second_weights_bytes() const { return n * then * 2; }
 
   constexpr int pixel_bytes(int columns) const {
-    const int rows = columns == 0 ? 1 : m / columns, across = columns == 0 ? m : columns;
-    const int bytes = std::max(m, (rows + taps - 1) * across) * span();
+    // The last tap's begin some rows of the rectangle later, and are m as well, though a rectangle may have fewer.
+    const int bytes = (m + (taps - 1) * columns) * span();
     return (bytes + kStageAlignment - 1) / kStageAlignment * kStageAlignment;
   }
   constexpr int stage_bytes(int columns) const { return pixel_bytes(columns) + taps * n * span(); }

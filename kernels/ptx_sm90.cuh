@@ -232,6 +232,9 @@ __device__ __forceinline__ void fence_registers(float (&sums)[N][4]) {
 #define DAMOYOLO_NAMES_3 ", %48, %49, %50, %51, %52, %53, %54, %55, %56, %57, %58, %59, %60, %61, %62, %63"
 #define DAMOYOLO_NAMES_4 ", %64, %65, %66, %67, %68, %69, %70, %71, %72, %73, %74, %75, %76, %77, %78, %79"
 #define DAMOYOLO_NAMES_5 ", %80, %81, %82, %83, %84, %85, %86, %87, %88, %89, %90, %91, %92, %93, %94, %95"
+#define DAMOYOLO_NAMES_6 ", %96, %97, %98, %99, %100, %101, %102, %103, %104, %105, %106, %107, %108, %109, %110, %111"
+#define DAMOYOLO_NAMES_7 \
+  ", %112, %113, %114, %115, %116, %117, %118, %119, %120, %121, %122, %123, %124, %125, %126, %127"
 #define DAMOYOLO_SUMS(i)                                                                                              \
   "+f"(sums[i][0]), "+f"(sums[i][1]), "+f"(sums[i][2]), "+f"(sums[i][3]), "+f"(sums[i + 1][0]), "+f"(sums[i + 1][1]), \
       "+f"(sums[i + 1][2]), "+f"(sums[i + 1][3]), "+f"(sums[i + 2][0]), "+f"(sums[i + 2][1]), "+f"(sums[i + 2][2]),   \
@@ -247,7 +250,7 @@ __device__ __forceinline__ void fence_registers(float (&sums)[N][4]) {
   else if constexpr (N == n)                                       \
   DAMOYOLO_WGMMA(n, "f16", names, a_name, b_name, __VA_ARGS__)
 
-// sums[64][N] += a[64][16] · b[N][16], of T, by the 128 threads of a warpgroup, N 32, 64, 96, 128, 160 or 192.
+// sums[64][N] += a[64][16] · b[N][16], of T, by the 128 threads of a warpgroup, N 32, 64, 96, 128, 160, 192 or 256.
 // Thread t holds N / 2 sums: sums[i][2 h + e] is that of row t / 32 · 16 + h · 8 + t % 32 / 4 and column
 // 8 i + t % 4 · 2 + e.
 template <typename T, int N>
@@ -265,6 +268,11 @@ __device__ __forceinline__ void wgmma(float (*sums)[4], std::uint64_t a, std::ui
       192, DAMOYOLO_NAMES_0 DAMOYOLO_NAMES_1 DAMOYOLO_NAMES_2 DAMOYOLO_NAMES_3 DAMOYOLO_NAMES_4 DAMOYOLO_NAMES_5,
       "%96", "%97", DAMOYOLO_SUMS(0), DAMOYOLO_SUMS(4), DAMOYOLO_SUMS(8), DAMOYOLO_SUMS(12), DAMOYOLO_SUMS(16),
       DAMOYOLO_SUMS(20));
+  DAMOYOLO_WGMMA_CASE(256,
+                      DAMOYOLO_NAMES_0 DAMOYOLO_NAMES_1 DAMOYOLO_NAMES_2 DAMOYOLO_NAMES_3 DAMOYOLO_NAMES_4
+                          DAMOYOLO_NAMES_5 DAMOYOLO_NAMES_6 DAMOYOLO_NAMES_7,
+                      "%128", "%129", DAMOYOLO_SUMS(0), DAMOYOLO_SUMS(4), DAMOYOLO_SUMS(8), DAMOYOLO_SUMS(12),
+                      DAMOYOLO_SUMS(16), DAMOYOLO_SUMS(20), DAMOYOLO_SUMS(24), DAMOYOLO_SUMS(28));
 }
 
 #undef DAMOYOLO_WGMMA_CASE
@@ -276,6 +284,8 @@ __device__ __forceinline__ void wgmma(float (*sums)[4], std::uint64_t a, std::ui
 #undef DAMOYOLO_NAMES_3
 #undef DAMOYOLO_NAMES_4
 #undef DAMOYOLO_NAMES_5
+#undef DAMOYOLO_NAMES_6
+#undef DAMOYOLO_NAMES_7
 
 #endif
 

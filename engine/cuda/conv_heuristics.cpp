@@ -11,8 +11,8 @@ namespace {
 
 using kernels::ConvConfig;
 
-// A split is worth its overhead when every share has so many steps at least.
-constexpr int kLeastSteps = 4;
+// A split is worth its overhead when every share of a sum has so many products at least.
+constexpr int kLeastProducts = 128;
 // Blocks of so many output channels or more share weights.
 constexpr int kLeastShared = 96;
 constexpr int kSplits[] = {1, 2, 3, 4, 6, 8, 12, 16};
@@ -97,7 +97,8 @@ bool is_legal(const ConvProblem& problem, const ConvConfig& config, const Work& 
   // The stages fit into shared memory, and the sums into registers.
   if (work.resident < 1) return false;
   if (config.split == 1) return true;
-  if (config.split > most_shares(generation) || work.steps / config.split < kLeastSteps) return false;
+  const std::int64_t steps = work.steps / config.split;
+  if (config.split > most_shares(generation) || steps * config.k * config.taps < kLeastProducts) return false;
   // Shares are for multiprocessors that have no tile.
   return work.tiles * config.split <= work.resident * device.multiprocessors;
 }

@@ -62,8 +62,11 @@ class OwnPairs {
       const auto first = std::ranges::find(pairs_, node, &Pair::first);
       const bool is_second = std::ranges::count(pairs_, node, &Pair::second) > 0;
       if (first == pairs_.end() && !is_second) return others_(problem, weights);
+      // In the order of the pair's sum: of the same steps, or where each has all input channels.
       const OwnConvolution own = own_unshared(problem, device_, [&](const kernels::ConvConfig& config) {
-        return is_second || (config.k == first->both.config.k && config.taps == first->both.config.taps);
+        if (is_second) return true;
+        const kernels::ConvConfig& both = first->both.config;
+        return config.taps == both.taps && (config.k == both.k || problem.in.c <= std::min(config.k, both.k));
       });
       return make_own_kernel(problem, *own.kernel, own.config, weights);
     };

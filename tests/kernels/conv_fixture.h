@@ -180,7 +180,9 @@ class ConvExample {
 
   DeviceTensor output() const { return {test_.out_type, test_.out(), test_.y_place, 2}; }
 
-  bool fits(const ConvUnderTest& kernel, const ConvConfig& config) const {
+  // With the case's split.
+  bool fits(const ConvUnderTest& kernel, ConvConfig config) const {
+    config.split = std::min(test_.split, kernel.max_split);
     return kernel.fits(convolution(output()), config);
   }
 

@@ -232,7 +232,9 @@ KERNEL_TEST_CASE("conv_sm90 refuses what does not fit") {
   flat.columns = 0;
   unknown.n = 17;
   CHECK(refusal(nothing, unknown) == "kernel conv_sm90 expects one of its configurations");
-  CHECK(refusal(nothing, flat) == "kernel conv_sm90 expects columns for a window, and tiles that it can count");
+  CHECK(refusal(nothing, flat) ==
+        "kernel conv_sm90 expects columns for a window, room for two stages, and tiles "
+        "that it can count");
   CHECK(refusal(nothing, split) == "kernel conv_sm90 expects one of its configurations");
   CHECK(refusal([](Convolution& c) { c.y.h = 0; }, config) ==
         "kernel conv_sm90 expects tensors with positive sizes and channels inside their buffers");

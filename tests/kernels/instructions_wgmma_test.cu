@@ -127,14 +127,15 @@ void check_every_width(const Part& part) {
   check_product<T, 128>(part);
   check_product<T, 160>(part);
   check_product<T, 192>(part);
+  check_product<T, 256>(part);
 }
 
 using Bf16 = __nv_bfloat16;
 
-KERNEL_TEST_CASE("instructions: wgmma multiplies 64 rows by 32 to 192 columns of bf16") {
+KERNEL_TEST_CASE("instructions: wgmma multiplies 64 rows by 32 to 256 columns of bf16") {
   check_every_width<Bf16>({});
 }
-KERNEL_TEST_CASE("instructions: wgmma multiplies 64 rows by 32 to 192 columns of fp16") {
+KERNEL_TEST_CASE("instructions: wgmma multiplies 64 rows by 32 to 256 columns of fp16") {
   check_every_width<__half>({});
 }
 KERNEL_TEST_CASE("instructions: wgmma reads factors with rows of 32 and 64 bytes") {
@@ -158,9 +159,9 @@ KERNEL_TEST_CASE("instructions: wgmma reads the next 64 rows when its start is a
   for (const int span : {32, 64, 128})
     check_product<Bf16, 64>({.span = span, .rows = 128, .first_row = 64, .depth = span / 2});
 }
-KERNEL_TEST_CASE("instructions: wgmma reads the next tap's pixels when its start is advanced by 8 or 16 of them") {
+KERNEL_TEST_CASE("instructions: wgmma reads the next tap's pixels when its start is advanced by 8, 16 or 24") {
   for (const int span : {64, 32, 128})
-    for (const int columns : {8, 16})
+    for (const int columns : {8, 16, 24})
       for (const int tap : {1, 2})
         check_product<Bf16, 64>(
             {.span = span, .rows = 64 + 2 * columns, .first_row = tap * columns, .depth = span / 2});
