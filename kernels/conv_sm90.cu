@@ -4,26 +4,20 @@
 
 #include "kernels/conv_checks.h"
 #include "kernels/conv_sm90.h"
-#include "kernels/conv_sm90_tiles.cuh"
+#include "kernels/conv_sm90_tiles.h"
+#include "kernels/conv_sm90_tiling.cuh"
 
 namespace damoyolo::kernels {
 namespace {
 
 using namespace conv_sm90;
 
-// Divisors of the maps' widths, for inputs of 640 and 416 pixels, or close to one; 0 for 1×1. Taps that share their
-// pixels are a whole number of the swizzle's periods apart, 8 pixels.
-constexpr int kColumns[] = {0, 8, 13, 16, 20, 26, 40}, kColumnsOfThreeTaps[] = {8, 16, 24};
-
 template <typename Function>
 constexpr void for_each_config(Function function) {
   using Tiles = std::span<const Tile>;
   for (const Tiles tiles : {Tiles(kTilesAlone), Tiles(kTilesInTurn), Tiles(kTilesOfPairs)})
     for (const Tile& tile : tiles)
-      for (const int columns : tile.taps == 1 ? std::span<const int>(kColumns) : kColumnsOfThreeTaps)
-        if (columns > 0 || tile.then == 0)
-          function(
-              {tile.m, tile.n, tile.k, tile.stages(columns, 1), columns, 1, tile.taps, 1, tile.then, tile.pingpong});
+      for (const int columns : columns_of(tile)) function(config_of(tile, columns));
 }
 
 constexpr std::size_t kConfigCount = [] {

@@ -6,7 +6,7 @@
 #include <utility>
 
 #include "kernels/conv_sm90_kernel.cuh"
-#include "kernels/conv_sm90_tiles.cuh"
+#include "kernels/conv_sm90_tiles.h"
 #include "kernels/tensor_map.h"
 
 namespace damoyolo::kernels::conv_sm90 {

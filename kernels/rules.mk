@@ -12,6 +12,7 @@
 #   $(BUILD)/layer-bench       times the layers of bench/layers on the GPU
 #   $(BUILD)/fit-costs         fits what ranks our convolutions to those times
 #   $(BUILD)/plan-survey       counts what a GPU would run, without one
+#   $(BUILD)/tile-survey       ranks tiles that conv_sm90 is compiled for, and those that it might be
 #   gpu-programs, gpu-check    builds, and runs, every test that needs a GPU
 #   gpu-sanitize               all tests of kernels on the GPU under compute-sanitizer
 #   gpu-bundle                 those programs for a GPU machine that has a clone but can build nothing
@@ -122,13 +123,14 @@ $(BUILD)/faulty/libcudnn.so.9: tests/faulty/cudnn_of_cuda_99.c
 	@mkdir -p $(@D)
 	$(CC) -shared -fPIC -o $@ $<
 
-bench: $(BUILD)/layer-bench $(BUILD)/fit-costs $(BUILD)/plan-survey
+bench: $(addprefix $(BUILD)/,layer-bench fit-costs plan-survey tile-survey)
 $(BUILD)/layer-bench: $(call objects,bench/layer_bench.cpp) $(LAYER_OBJECTS) $(BUILD)/libdamoyolo.a
 $(BUILD)/fit-costs: $(call objects,bench/fit_costs.cpp) $(LAYER_OBJECTS) $(BUILD)/libdamoyolo.a
 $(BUILD)/plan-survey: $(call objects,bench/plan_survey.cpp) $(LAYER_OBJECTS) $(BUILD)/libdamoyolo.a
-$(BUILD)/layer-bench $(BUILD)/fit-costs $(BUILD)/plan-survey:
+$(BUILD)/tile-survey: $(call objects,bench/tile_survey.cpp) $(LAYER_OBJECTS) $(BUILD)/libdamoyolo.a
+$(addprefix $(BUILD)/,layer-bench fit-costs plan-survey tile-survey):
 	$(CXX) $(LDFLAGS) -o $@ $^ $(LDLIBS)
-$(call objects,$(patsubst %,bench/%.cpp,layer_bench fit_costs plan_survey)) $(LAYER_OBJECTS): \
+$(call objects,$(patsubst %,bench/%.cpp,layer_bench fit_costs plan_survey tile_survey)) $(LAYER_OBJECTS): \
   CPPFLAGS += $(CUDA_CPPFLAGS)
 
 $(KERNEL_OBJECTS) $(KERNEL_TEST_OBJECTS) $(call objects,$(CUDA_SOURCES)): CPPFLAGS += $(CUDA_CPPFLAGS)

@@ -82,8 +82,9 @@ bool is_legal(const ConvProblem& problem, const ConvConfig& config, const Work& 
               ConvGeneration generation) {
   // A tile that is a rectangle needs a row at least; beyond the map's width it would be mostly empty.
   if (config.columns > config.m || config.columns > 2 * problem.out.w) return false;
-  // Windows of a 1×1 convolution that follow each other need no rectangles.
-  if (config.columns > 0 && problem.kernel == 1 && problem.stride == 1) return false;
+  // Bulk copies bring rectangles of windows; those of a 1×1 convolution that follow each other need none.
+  const bool in_a_row = problem.kernel == 1 && problem.stride == 1;
+  if (generation == ConvGeneration::Sm90 && in_a_row != (config.columns == 0)) return false;
   // One column of a window of 3, of neighbouring pixels.
   if (config.taps > 1 && (problem.kernel != config.taps || problem.stride != 1)) return false;
   // Two blocks share weights where these are most of what they read.
