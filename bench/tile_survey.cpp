@@ -67,7 +67,7 @@ bool is_conceivable(const Tile& tile) {
   constexpr int kMostSums = 128;  // of a thread
   if (tile.m / 64 % tile.warpgroups() != 0) return false;
   if (tile.groups() * tile.most_channels() / 2 > kMostSums) return false;
-  if (tile.pingpong && (tile.m == 64 || tile.then > 0)) return false;
+  if (tile.pingpong && tile.m == 64) return false;
   return !configs_of(tile).empty();
 }
 
@@ -83,7 +83,10 @@ std::vector<Tile> conceivable_tiles() {
         for (const int taps : {1, 3}) {
           consider({m, n, k, taps});
           consider({m, n, k, taps, 0, true});
-          for (const int then : kChannels) consider({m, n, k, taps, then});
+          for (const int then : kChannels) {
+            consider({m, n, k, taps, then});
+            consider({m, n, k, taps, then, true});
+          }
         }
   return tiles;
 }

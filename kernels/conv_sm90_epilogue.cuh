@@ -195,11 +195,11 @@ __device__ __forceinline__ void start_sums(const float* bias, int channel, int c
 // The second convolution of a pair: adds up the products of the tile that put_tile() has left, every pixel of it a row
 // of wgmma's first factor, and of the weights behind it. Returns when all sums are done.
 template <Tile kTile, typename T>
-__device__ __forceinline__ void multiply_tile(const Stages& stages, int warpgroup,
+__device__ __forceinline__ void multiply_tile(const Stages& stages, int team, int warpgroup,
                                               float (&sums)[kTile.second().fragments()][4]) {
   constexpr int kDepth = 16, kSpan = Staged<kTile>::kSpan;
-  const std::uint32_t pixels = stages.end(0) + warpgroup * kTile.groups() * 64 * kSpan;
-  const std::uint32_t weights = stages.end(0) + kTile.place_bytes();
+  const std::uint32_t pixels = stages.end(team) + warpgroup * kTile.groups() * 64 * kSpan;
+  const std::uint32_t weights = stages.end(kTile.teams());
   fence_registers(sums);
   wgmma_fence();
 #pragma unroll

@@ -78,7 +78,7 @@ __device__ __forceinline__ void load_stages(const Maps& maps, const Arguments<T>
     load_weights(stage, work, step, stage == ahead - 1 ? kTile.second_weights_bytes() : 0);
   if constexpr (kTile.then > 0) {
     // They come with the last of these stages: nobody needs them before, and they need no barrier of their own.
-    const std::uint32_t to = stages.end(0) + kTile.place_bytes();
+    const std::uint32_t to = stages.end(kTile.teams());
 #pragma unroll
     for (int chunk = 0; chunk < kTile.n / kTile.chunk(); ++chunk)
       tensor_load(to + chunk * kTile.then * Staged<kTile>::kSpan, second.weights, stages.full(ahead - 1),
@@ -228,7 +228,7 @@ __device__ __forceinline__ void compute_tiles(const Maps& maps, const Arguments<
       if (first_thread && arguments.stored) store_tile<kTile>(maps.y, stages.end(team), work);
       float second_sums[kSecond.fragments()][4];
       start_sums<kSecond>(second.epilogue.bias, 0, second.c, second_sums);
-      multiply_tile<kTile, T>(stages, warp / 4, second_sums);
+      multiply_tile<kTile, T>(stages, team, warp / 4, second_sums);
       if (first_thread) store_wait_read<0>();
       named_barrier(team_barrier, kTeam);
       put_tile<kSecond>(second.epilogue, warp, end, second_sums);
@@ -252,7 +252,7 @@ __device__ __forceinline__ void compute_tiles(const Maps& maps, const Arguments<
 // begin one row after the last one's: where rows are whole periods of the swizzle, 8 pixels, that is only another
 // start for the same descriptor. Every pixel comes 3 · (rows + 2) / rows times from L2, and not 9.
 //
-// One warp copies; one or two warpgroups of 128 threads multiply, each 64 to 256 of the pixels. Where two do and a
+// One warp copies; one or two warpgroups of 128 threads multiply, each 64 to 512 of the pixels. Where two do and a
 // thread has 96 sums or more, the warp is a warpgroup, which keeps 40 registers a thread and gives them 232. Blocks
 // stay and take every so many-th work item: while one is in its epilogue, its next tile's stages fill up, and the
 // other blocks of the multiprocessor multiply (with a residual, whose place is then taken, one tile ahead at most).
@@ -275,7 +275,8 @@ __device__ __forceinline__ void compute_tiles(const Maps& maps, const Arguments<
 // Where a tile has all channels of its pixels, a 1×1 convolution may follow (`then`): what the first one's epilogue
 // leaves in shared memory, in rows of a pixel each and swizzled, for bulk copies, is just what wgmma reads. The second
 // one's weights come once for each block and stay. That saves a launch and reading the first one's output, and where
-// nobody else wants that, writing it.
+// nobody else wants that, writing it. In turns, the second warpgroup waits for those weights in that it waits for its
+// first turn: the first one has seen them come.
 //
 // The compiler must see that what a warp does is the same for its lanes, or else it guards every bulk copy with a loop
 // over lanes and moves descriptors through vector registers: hence elect_one() and the shuffle of the warp's number.

@@ -74,8 +74,7 @@ template <Tile kTile, typename T>
 void run(const Convolution& convolution, const ConvConfig& config, Stream stream) {
   // So that what follows is aligned, too: stages, a second team's place, and the weights of a pair's second.
   static_assert(kTile.taps * kTile.n * kTile.span() % kStageAlignment == 0);
-  static_assert(kTile.teams() == 1 || kTile.end_bytes(1) % kStageAlignment == 0);
-  static_assert(kTile.then == 0 || kTile.place_bytes() % kStageAlignment == 0);
+  static_assert((kTile.teams() == 1 && kTile.then == 0) || kTile.end_bytes(1) % kStageAlignment == 0);
   const TensorView &y = convolution.y, &residual = convolution.epilogue.residual;
   Arguments<T> arguments{
       .tiling = tiling_of(convolution, config), .result = conv_result<T>(convolution, kName), .next = {}};

@@ -21,8 +21,7 @@ constexpr int kMultiprocessorBytes = 228 * 1024, kReservedBytes = 1024;
 // A tile's size: pixels and channels; and of a step of its sums: input channels and taps. Few input channels are for
 // layers that have no more, whose wider boxes would be mostly zeros, and for steps of three taps, which are as long.
 // `then`: where a tile has all channels, those of a 1×1 convolution behind it, whose tile is second(); or 0.
-// `pingpong`: two teams multiply in turn, each one warpgroup with tiles of its own, and not one of up to two; not for
-// pairs.
+// `pingpong`: two teams multiply in turn, each one warpgroup with tiles of its own, and not one of up to two.
 struct Tile {
   int m, n, k, taps, then = 0;
   bool pingpong = false;
@@ -36,7 +35,7 @@ struct Tile {
   __host__ __device__ constexpr int warps() const { return warpgroups() * kWarpgroup / kWarp; }
   __host__ __device__ constexpr int groups() const { return m / 64 / warpgroups(); }  // of 64 pixels, for a warpgroup
   __host__ __device__ constexpr int fragments() const { return groups() * n / 8; }    // of 4 sums, for each thread
-  __host__ __device__ constexpr Tile second() const { return {m, then, k, 1}; }
+  __host__ __device__ constexpr Tile second() const { return {m, then, k, 1, 0, pingpong}; }
   __host__ __device__ constexpr int most_channels() const { return n > then ? n : then; }
   __host__ __device__ constexpr int consumers() const { return teams() * warpgroups() * kWarpgroup; }
   // More sums than the registers that all threads have alike leave room for. Then a whole warpgroup stands where one
@@ -65,21 +64,22 @@ struct Tile {
     return (bytes + kStageAlignment - 1) / kStageAlignment * kStageAlignment;
   }
   constexpr int stage_bytes(int columns) const { return pixel_bytes(columns) + taps * n * span(); }
-  // Of a team: the tile in 16 bits, or a piece of its sums for each warp; with a split, the pieces that a block ends.
-  // In a pair, a place for the tiles of both in turn, and the second's weights.
+  // Of a team: the tile in 16 bits, in a pair those of both in turn, or a piece of its sums for each warp; with a
+  // split, the pieces that a block ends.
   __host__ __device__ constexpr int end_bytes(int split) const {
-    if (then > 0) return place_bytes() + second_weights_bytes();
     if (split > 1) return (pieces() + split - 1) * kPieceBytes;
     return place_bytes() > warps() * kPieceBytes ? place_bytes() : warps() * kPieceBytes;
   }
+  // Behind the stages: the ends of all teams, and of a pair the second's weights.
+  constexpr int bytes_behind(int split) const { return teams() * end_bytes(split) + second_weights_bytes(); }
   // As many as there is room for. Where sums are shared, blocks are few and each may have a multiprocessor.
   constexpr int stages(int columns, int split) const {
-    const int bytes = kMultiprocessorBytes / (split == 1 ? blocks() : 1) - kReservedBytes - kStageAlignment -
-                      teams() * end_bytes(split);
+    const int bytes =
+        kMultiprocessorBytes / (split == 1 ? blocks() : 1) - kReservedBytes - kStageAlignment - bytes_behind(split);
     return std::min(kMaxStages + 1 - teams(), bytes / stage_bytes(columns));
   }
   constexpr int shared_bytes(int columns, int split, int stages) const {
-    return kStageAlignment + stages * stage_bytes(columns) + teams() * end_bytes(split);
+    return kStageAlignment + stages * stage_bytes(columns) + bytes_behind(split);
   }
 };
 

@@ -21,11 +21,12 @@ inline constexpr Tile kTilesInTurn[] = {
     {256, 64, 64, 1, 0, true}, {128, 128, 64, 1, 0, true}, {512, 32, 16, 3, 0, true},
     {128, 96, 32, 3, 0, true}, {128, 128, 32, 3, 0, true}, {256, 64, 32, 3, 0, true},
 };
-// For the backbones' maps of strides 2 to 8, and those of T of stride 16: wider ones no tile can hold.
+// For the backbones' maps of strides 2 to 8, and those of T of stride 16: wider ones no tile can hold. Their ends are
+// two, and so are long: the more they gain from turns, where there is room for both warpgroups' tiles.
 inline constexpr Tile kTilesOfPairs[] = {
-    {256, 32, 16, 3, 32},   {128, 32, 16, 1, 96},   {128, 32, 16, 1, 192},
-    {128, 64, 32, 1, 64},   {512, 64, 32, 1, 64},   {64, 128, 64, 1, 128},
-    {256, 128, 32, 1, 128}, {128, 128, 32, 3, 128}, {128, 192, 32, 1, 192},
+    {256, 32, 16, 3, 32},       {128, 32, 16, 1, 192},        {128, 64, 32, 1, 64},         {64, 128, 64, 1, 128},
+    {256, 128, 32, 1, 128},     {128, 128, 32, 3, 128},       {128, 192, 32, 1, 192},       {512, 32, 16, 3, 32, true},
+    {128, 64, 32, 1, 96, true}, {128, 128, 32, 1, 128, true}, {128, 128, 32, 3, 128, true},
 };
 
 // The convolution has been checked, and the configuration is of one of these tiles.
