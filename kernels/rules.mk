@@ -174,9 +174,11 @@ gpu-programs: $(GPU_PROGRAMS)
 # may take GPU_CHECK_SECONDS. Then the table comes. It fails where there is no GPU, though every case is then skipped.
 GPU_CHECK_SECONDS ?= 540
 ON_GPU := export CUDA_HOME=$(CUDA_HOME) TESTS_END=$$(($$(date +%s) + $(GPU_CHECK_SECONDS)));
-# Of each kind of tile one: with few and many sums for each thread, of 8.0 and of 9.0, of three taps, in turns, pairs.
+# Of each kind of tile one: with few and many sums for each thread, of 8.0 and of 9.0, of three taps, in turns, pairs,
+# pairs in turns.
 SANITIZED_TILES := *sm80 128x128x32:*,*sm80 32x32x64:*,*sm90 64x64x64:*,*sm90 128x128x64:*,*sm90 256x128x32*
 SANITIZED_TILES := $(SANITIZED_TILES),*sm90 128x128x64 ping-pong: every*,*sm90 128x64x32 then 64: every*
+SANITIZED_TILES := $(SANITIZED_TILES),*sm90 128x64x32 then 96 ping-pong: every*
 gpu-check:
 	@$(ON_GPU) \
 	timeout -k 5 30 $(BUILD)/damoyolo doctor --device cuda; gpu=$$?; \
