@@ -177,6 +177,20 @@ TEST_CASE("what is proposed is legal, best first") {
   ConvProblem product = square(20, 64);
   product.kernel = 1;
   CHECK(damoyolo::cuda::predict(product, h100(), ConvGeneration::Sm90, rectangle).empty());
+  // And bulk copies bring windows by rectangles alone.
+  const ConvConfig row[] = {{64, 64, 64, 3}};
+  CHECK_FALSE(damoyolo::cuda::predict(product, h100(), ConvGeneration::Sm90, row).empty());
+  CHECK(damoyolo::cuda::predict(square(20, 64), h100(), ConvGeneration::Sm90, row).empty());
+}
+
+TEST_CASE("shares of a sum have 128 products or more, whatever a step has") {
+  for (const int k : {32, 64}) {
+    const ConvConfig config[] = {{.m = 64, .n = 64, .k = k, .stages = 3}};
+    int most = 1;
+    for (const ConvPrediction& one : damoyolo::cuda::predict(square(20, 64), a100(), ConvGeneration::Sm80, config))
+      most = std::max(most, one.config.split);
+    CHECK(most == 4);  // of 576 products
+  }
 }
 
 TEST_CASE("a pair is predicted to gain a launch and the bytes between, and to cost its products") {
