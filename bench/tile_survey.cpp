@@ -13,13 +13,14 @@
 #include <cmath>
 #include <limits>
 #include <numeric>
+#include <optional>
 #include <span>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "bench/layers/layer_table.h"
 #include "bench/program.h"
-#include "engine/core/error.h"
 #include "engine/cuda/conv_heuristics.h"
 #include "engine/cuda/conv_split.h"
 #include "engine/model/spec.h"
@@ -94,13 +95,15 @@ std::vector<Tile> conceivable_tiles() {
 class Survey {
  public:
   explicit Survey(const Options& options) {
-    for (const std::string& variant : options.variants)
+    const std::vector<Layer> layers = read_layers();
+    for (const std::string& variant : options.variants) {
+      released_variant(variant);  // throws if there is none
       for (const int batch : options.batches) {
-        released_variant(variant);  // throws if there is none
         networks_.push_back({fmt::format("{}/{}", variant, batch), {}});
-        for (const Layer& layer : read_layers())
+        for (const Layer& layer : layers)
           if (layer.count.contains(variant)) add(with_batch(layer.problem, batch), layer.count.at(variant));
       }
+    }
   }
 
   void run(int most) const {
@@ -123,11 +126,11 @@ class Survey {
   }
 
  private:
+  // A convolution, or a pair.
   struct Part {
-    std::size_t problem;
     int count;
-    std::size_t first = 0, second = 0;  // of a pair: the problems of each alone
-    bool is_pair = false;
+    std::size_t problem;
+    std::optional<std::pair<std::size_t, std::size_t>> apart = {};  // of a pair: the problems of each alone
   };
   struct Network {
     std::string name;
@@ -136,15 +139,16 @@ class Survey {
 
   void add(const ConvProblem& problem, int count) {
     if (!has_tensor_core_kernel(problem)) return;
-    Part part{index_of(problem), count};
-    if (problem.then.c > 0)
-      part = {part.problem, count, index_of(first_of(problem)), index_of(second_of(problem)), true};
+    Part part{count, index_of(problem)};
+    if (problem.then.c > 0) part.apart = {index_of(first_of(problem)), index_of(second_of(problem))};
     networks_.back().parts.push_back(part);
   }
 
+  // Among problems_, which gets what is new: variants have layers in common.
   std::size_t index_of(const ConvProblem& problem) {
-    problems_.push_back(problem);
-    return problems_.size() - 1;
+    const auto at = std::ranges::find(problems_, problem) - problems_.begin();
+    if (at == std::ssize(problems_)) problems_.push_back(problem);
+    return static_cast<std::size_t>(at);
   }
 
   Times times_of(const Tile& tile) const {
@@ -177,8 +181,10 @@ class Survey {
   static double seconds_of(const Network& network, const Times& times) {
     double sum = 0;
     for (const Part& part : network.parts) {
-      const double alone = part.is_pair ? times[part.first] + times[part.second] : 0;
-      sum += part.count * (part.is_pair ? std::min(times[part.problem] - alone, 0.) : times[part.problem]);
+      const double seconds = times[part.problem];
+      // The convolutions of a pair are parts, too: it counts as far as it saves.
+      sum += part.count *
+             (part.apart ? std::min(seconds - times[part.apart->first] - times[part.apart->second], 0.) : seconds);
     }
     return sum;
   }
