@@ -145,7 +145,8 @@ FUZZ_PROGRAMS    := $(patsubst tests/fuzz/%.cpp,$(BUILD)/fuzz/%,$(FUZZ_SOURCES))
 test:
 	.ci/setup tests $(if $(NVCC),cuda)
 	$(MAKE) test-programs
-	tests/run.sh $(TEST_COMMANDS) $(SCRIPT_TESTS) 'tests/fuzz.sh "-runs=30000 -seed=1" $(FUZZ_PROGRAMS)'
+	tests/run.sh $(patsubst $(BUILD)/asan/%,'tests/parallel.sh $(BUILD)/asan/%',$(TEST_COMMANDS)) $(SCRIPT_TESTS) \
+	  'tests/fuzz.sh "-runs=30000 -seed=1" $(FUZZ_PROGRAMS)'
 
 fuzz:
 	.ci/setup tests

@@ -1,6 +1,6 @@
 #!/bin/sh
 # Tests of tests/cases.sh with the program of tests/faulty: what goes wrong in a case costs that case alone, and all
-# are named. Prints the Test Anything Protocol.
+# are named. And of tests/parallel.sh. Prints the Test Anything Protocol.
 #
 #   tests/cases_test.sh PROGRAM
 set -u
@@ -82,6 +82,20 @@ expect 'cases: no case is a failure' "not ok 1 - $program --test-case=unknown: l
 
 "$program" --test-case='passes,crashes,passes at the end' > "$output" 2>&1
 expect 'a test program that crashes prints no plan' 'ok 1 - passes' 'not ok 2 - crashes: SIGSEGV - Segmentation violation signal'
+
+tests/parallel.sh "$program" --test-case='passes,*of 1*' > "$output" 2>&1 || echo 'not ok 0 - fails' >> "$output"
+expect 'parallel: what passes' 'ok 1 - passes' 'ok 2 - is one of 1' 'ok 3 - is one of 11' 1..3
+
+tests/parallel.sh "$program" --test-case='is *' > "$output" 2>&1 && echo 'not ok 0 - passes' >> "$output"
+expect 'parallel: a process that is killed leaves the plan larger than what ran' \
+  'not ok 1 - is wrong twice: 1 of 2 wrong, layer := 3 (2 checks failed)' \
+  'ok 2 - is one of 1' \
+  'not ok 3 - is one of 2: CHECK(number != 2): 2 != 2' \
+  'ok 4 - is one of 11' \
+  1..5
+
+tests/parallel.sh "$program.not_built" > "$output" 2>&1 && echo 'not ok 0 - passes' >> "$output"
+expect 'parallel: no case is a failure' 1..0
 
 echo "1..$count"
 exit $status

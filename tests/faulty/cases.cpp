@@ -1,4 +1,4 @@
-// Test cases that do what tests/cases.sh has to survive; tests/cases_test.sh runs them.
+// Test cases that do what tests/cases.sh and tests/parallel.sh have to survive; tests/cases_test.sh runs them.
 #include <doctest/doctest.h>
 #include <unistd.h>
 
