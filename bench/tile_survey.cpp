@@ -59,7 +59,7 @@ std::vector<Tile> compiled_tiles() {
 std::vector<ConvConfig> configs_of(const Tile& tile) {
   std::vector<ConvConfig> configs;
   for (const int columns : columns_of(tile))
-    if (const ConvConfig config = config_of(tile, columns); config.stages >= 2) configs.push_back(config);
+    if (const ConvConfig config = config_of(tile, columns); config.stages >= kFewestStages) configs.push_back(config);
   return configs;
 }
 

@@ -33,9 +33,7 @@ constexpr auto kConfigs = [] {
   return configs;
 }();
 
-// A stage is free when the next one's products have been issued: one alone would wait for itself. Others' sums, where
-// they are shared, leave room for fewer.
-constexpr int kFewestStages = 2;
+// Others' sums, where they are shared, leave room for fewer: see conv_sm90_fits.
 static_assert(std::ranges::all_of(kConfigs, [](const ConvConfig& config) { return config.stages >= kFewestStages; }));
 
 }  // namespace

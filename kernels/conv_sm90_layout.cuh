@@ -14,6 +14,7 @@ namespace damoyolo::kernels {
 constexpr int kBarrierBytes = 2 * (kMaxStages + 1) * 8;
 static_assert(kBarrierBytes <= 128);  // in front of the first stage, in what aligning it takes
 static_assert(kPieceBytes == kSumsBlock * 4);
+static_assert(kWarp == kLanes);
 
 // Where the stages are in shared memory, as addresses of instructions. A stage is `full` when both factors have come,
 // and `empty` when every warp of the team that multiplies it has, those of a block that shares the weights included.

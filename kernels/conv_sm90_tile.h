@@ -11,7 +11,8 @@
 
 namespace damoyolo::kernels {
 
-constexpr int kMaxStages = 7;
+// A stage is free when the next one's products have been issued: one alone would wait for itself.
+constexpr int kFewestStages = 2, kMaxStages = 7;
 constexpr int kWarp = 32, kWarpgroup = 128;  // threads
 constexpr int kStageAlignment = 1024;        // bytes; its swizzle repeats after as many
 constexpr int kPieceBytes = 16 * 32 * 4;     // of 16 pixels × 32 channels of sums

@@ -155,12 +155,14 @@ def readable(names):
 
 
 def main():
-    if len(sys.argv) != 2:
+    if len(sys.argv) != 2 or sys.argv[1].startswith("-"):
         sys.exit(__doc__)
     cuobjdump = find_cuobjdump()
     faults = {test: [] for test in TESTS}
     if cuobjdump:
         objects = {path.stem: f"{sys.argv[1]}/obj/kernels/{path.name}.o" for path in sorted(ROOT.glob("kernels/*.cu"))}
+        if missing := [path for path in objects.values() if not os.path.exists(path)]:
+            sys.exit(f"{missing[0]} is not there: make BUILD={sys.argv[1]} sass-report builds it")
         with concurrent.futures.ThreadPoolExecutor(os.cpu_count()) as pool:
             dump = lambda path: run(cuobjdump, "--dump-resource-usage", "--dump-sass", path)
             texts = pool.map(dump, objects.values())
