@@ -305,14 +305,12 @@ using Tiles = std::tuple<Tile<256, 64, 32, 3, 64, 64>,   //
                          Tile<160, 64, 32, 2, 80, 32>,   //
                          Tile<128, 128, 32, 4, 64, 64>,  //
                          Tile<128, 64, 32, 4, 64, 32>,   //
-                         Tile<128, 64, 64, 2, 64, 32>,   //
                          Tile<64, 128, 64, 2, 32, 64>,   //
                          Tile<128, 32, 32, 4, 32, 32>,   //
                          Tile<64, 96, 32, 3, 32, 96>,    //
                          Tile<64, 64, 32, 4, 32, 32>,    //
                          Tile<64, 64, 64, 3, 32, 32>,    //
                          Tile<64, 32, 64, 3, 16, 32>,    //
-                         Tile<32, 64, 64, 4, 16, 32>,    //
                          Tile<32, 32, 64, 5, 16, 32>>;
 
 constexpr auto kConfigs = std::apply([](auto... tiles) { return std::array{decltype(tiles)::Config...}; }, Tiles{});
