@@ -299,14 +299,14 @@ __global__ void __launch_bounds__(Tile::Threads, Tile::Blocks) conv_kernel(const
 // Wide tiles for few channels on large maps, square ones for many, small ones for maps of 40 × 40 and below at
 // batch 1. There the sums have thousands of products, so that steps of 64 save barriers; on large maps with few
 // channels, whose sums are short, steps of 32 fill the ring sooner. A multiprocessor of 8.6, 8.9 and 12.0 has 100 KB
-// of shared memory: of the tiles of 192, 160 and 64 × 96 it holds two, so that one's products hide the other's ends.
+// of shared memory: the stages of most tiles leave room for two blocks, of which one's products hide the other's ends.
 using Tiles = std::tuple<Tile<256, 64, 32, 3, 64, 64>,   //
                          Tile<192, 64, 32, 2, 48, 64>,   //
                          Tile<160, 64, 32, 2, 80, 32>,   //
                          Tile<128, 128, 32, 4, 64, 64>,  //
-                         Tile<128, 64, 32, 4, 64, 32>,   //
+                         Tile<128, 64, 32, 3, 64, 32>,   //
                          Tile<64, 128, 64, 2, 32, 64>,   //
-                         Tile<128, 32, 32, 4, 32, 32>,   //
+                         Tile<128, 32, 32, 3, 32, 32>,   //
                          Tile<64, 96, 32, 3, 32, 96>,    //
                          Tile<64, 64, 32, 4, 32, 32>,    //
                          Tile<64, 64, 64, 3, 32, 32>,    //
