@@ -33,16 +33,10 @@ Shape with_channels(Shape shape, int c) {
 void validate_conv(const Graph& graph, const Node& node) {
   const Shape in = graph.value(node.inputs[0]).shape;
   const Shape out = graph.value(node.output).shape;
-  const auto reduced = [&](int side) { return (side + node.stride - 1) / node.stride; };
   expect(node.kernel % 2 == 1 && (node.stride == 1 || node.stride == 2), node, "kernel or stride is out of range");
-  expect(out.n == in.n && out.h == reduced(in.h) && out.w == reduced(in.w), node, "output size does not follow");
   expect(node.groups == 1 || (node.groups == in.c && out.c == in.c), node, "groups are neither 1 nor the channels");
-  int stacked = 0;
-  for (const WeightSlice& slice : node.weights) {
+  for (const WeightSlice& slice : node.weights)
     expect(slice.in_end - slice.in_begin == in.c / node.groups, node, "weights and input channels differ");
-    stacked += slice.out;
-  }
-  expect(stacked == out.c, node, "weights and output channels differ");
   if (node.residual == kNone) return;
   const Shape residual = graph.value(node.residual).shape;
   const Shape half{out.n, out.h / 2, out.w / 2, out.c};
@@ -51,39 +45,14 @@ void validate_conv(const Graph& graph, const Node& node) {
 }
 
 void validate_shapes(const Graph& graph, const Node& node) {
+  expect(graph.value(node.output).shape == output_shape(graph, node), node, "output size does not follow");
   const Shape in = graph.value(node.inputs[0]).shape;
-  const Shape out = graph.value(node.output).shape;
-  switch (node.op) {
-    case Op::Cast:
-      expect(out == (node.space_to_depth ? Shape{in.n, in.h / 2, in.w / 2, 4 * in.c} : in), node,
-             "output size does not follow");
-      break;
-    case Op::SpaceToDepth:
-      expect(out == Shape{in.n, in.h / 2, in.w / 2, 4 * in.c}, node, "output size does not follow");
-      break;
-    case Op::Conv: validate_conv(graph, node); break;
-    case Op::Activate:
-    case Op::MaxPool: expect(out == in, node, "output size does not follow"); break;
-    case Op::SppPool: expect(out == with_channels(in, 3 * in.c), node, "output size does not follow"); break;
-    case Op::Add:
-      expect(node.inputs.size() == 2 && graph.value(node.inputs[1]).shape == in && out == in, node,
-             "operands differ in size");
-      break;
-    case Op::Upsample:
-      expect(out == Shape{in.n, 2 * in.h, 2 * in.w, in.c}, node, "output size does not follow");
-      break;
-    case Op::Concat: {
-      int channels = 0;
-      for (const ValueId id : node.inputs) {
-        const Shape part = graph.value(id).shape;
-        expect(with_channels(part, in.c) == in, node, "parts differ in size");
-        channels += part.c;
-      }
-      expect(out == with_channels(in, channels), node, "channels do not add up");
-      break;
-    }
-    case Op::Convert: expect(out == in, node, "output size does not follow"); break;
-  }
+  if (node.op == Op::Conv) validate_conv(graph, node);
+  if (node.op == Op::Add)
+    expect(node.inputs.size() == 2 && graph.value(node.inputs[1]).shape == in, node, "operands differ in size");
+  if (node.op == Op::Concat)
+    for (const ValueId id : node.inputs)
+      expect(with_channels(graph.value(id).shape, in.c) == in, node, "parts differ in size");
 }
 
 void validate_contents(const Graph& graph, const Node& node) {
@@ -133,6 +102,28 @@ ValueId add_value(Graph& graph, std::string name, Shape shape, Content content) 
   return static_cast<ValueId>(graph.values.size() - 1);
 }
 
+Shape output_shape(const Graph& graph, const Node& node) {
+  const Shape in = graph.value(node.inputs[0]).shape, halved{in.n, in.h / 2, in.w / 2, 4 * in.c};
+  int channels = 0;
+  switch (node.op) {
+    case Op::Cast: return node.space_to_depth ? halved : in;
+    case Op::SpaceToDepth: return halved;
+    case Op::Conv:
+      for (const WeightSlice& slice : node.weights) channels += slice.out;
+      return {in.n, (in.h + node.stride - 1) / node.stride, (in.w + node.stride - 1) / node.stride, channels};
+    case Op::Activate:
+    case Op::Add:
+    case Op::MaxPool:
+    case Op::Convert: return in;
+    case Op::SppPool: return with_channels(in, 3 * in.c);
+    case Op::Upsample: return {in.n, 2 * in.h, 2 * in.w, in.c};
+    case Op::Concat:
+      for (const ValueId id : node.inputs) channels += graph.value(id).shape.c;
+      return with_channels(in, channels);
+  }
+  return {};  // for a value that no enumerator has
+}
+
 std::vector<ValueId> operands(const Node& node) {
   std::vector<ValueId> ids = node.inputs;
   if (node.residual != kNone) ids.push_back(node.residual);
@@ -166,6 +157,9 @@ void validate(const Graph& graph) {
   }
   for (const HeadLevel& level : graph.head)
     if (!written.all(level.cls) || !written.all(level.reg)) throw Error("a head output of the graph is never written");
+  for (const auto& features : {graph.backbone, graph.neck})
+    for (const ValueId id : features)
+      if (!written.all(id)) throw Error("feature map {} of the graph is never written", graph.value(id).name);
 }
 
 std::int64_t flops(const Graph& graph, const Node& node) {

@@ -28,7 +28,8 @@ struct Shape {
 
 // What a value holds. Activations are stored in the precision the plan chooses (fp32, bf16, fp16), Float32 is fp32
 // whatever that is: what the head's convolutions write, and what layers kept in fp32 read. A node computes in the
-// precision of its operands; they agree. A convolution of Activations may write either.
+// precision of its operands; they agree. A convolution of Activations may write either, Convert writes the other, and
+// every other node what it reads.
 enum class Content : std::uint8_t { ImageU8, Activation, Float32 };
 
 struct Buffer {
@@ -75,7 +76,7 @@ struct Node {
   ValueId output = kNone;
 
   int kernel = 1, stride = 1, groups = 1;  // Conv; MaxPool uses kernel
-  std::vector<WeightSlice> weights;        // Conv: stacked along the output channels, in order
+  std::vector<WeightSlice> weights = {};   // Conv: stacked along the output channels, in order
   Activation act = Activation::None;       // Conv, Activate
   ValueId residual = kNone;                // Conv
   bool residual_first = true;
@@ -104,6 +105,9 @@ struct Graph {
 
 // Adds a value with a buffer of its own.
 ValueId add_value(Graph& graph, std::string name, Shape shape, Content content = Content::Activation);
+
+// The shape of a node's output, as its operation, inputs and weights have it.
+Shape output_shape(const Graph& graph, const Node& node);
 
 // Inputs and residual of a node, in that order.
 std::vector<ValueId> operands(const Node& node);

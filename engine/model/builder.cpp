@@ -6,30 +6,26 @@
 
 namespace damoyolo {
 
-Node& Builder::append(Op op, std::string name, std::vector<ValueId> inputs, Shape shape, Content content) {
-  Node node;
-  node.op = op;
-  node.inputs = std::move(inputs);
-  node.output = add_value(graph(), name, shape, content);
-  node.name = std::move(name);
-  return graph().nodes.emplace_back(std::move(node));
+ValueId Builder::append(Node node, Content content) {
+  node.output = add_value(graph(), node.name, output_shape(graph(), node), content);
+  return graph().nodes.emplace_back(std::move(node)).output;
 }
 
 ValueId Builder::conv(ConvSource source, ValueId x, ConvShape shape, Content content) {
-  const Shape in = graph().value(x).shape;
-  const int groups = shape.depthwise ? in.c : 1;
+  const int groups = shape.depthwise ? channels(x) : 1;
   source.out = shape.out;
-  source.in_per_group = in.c / groups;
+  source.in_per_group = channels(x) / groups;
   source.kernel = shape.kernel;
 
-  const Shape out{in.n, (in.h + shape.stride - 1) / shape.stride, (in.w + shape.stride - 1) / shape.stride, shape.out};
-  Node& node = append(Op::Conv, source.node, {x}, out, content);
-  node.kernel = shape.kernel;
-  node.stride = shape.stride;
-  node.groups = groups;
+  Node node{.op = Op::Conv,
+            .name = source.node,
+            .inputs = {x},
+            .kernel = shape.kernel,
+            .stride = shape.stride,
+            .groups = groups};
   node.weights = {{source.node, shape.out, 0, source.in_per_group, true}};
   model_.sources.push_back(std::move(source));
-  return node.output;
+  return append(std::move(node), content);
 }
 
 ValueId Builder::conv_bn(std::string node, std::string path, ConvBnNames names, ValueId x, ConvShape shape) {
@@ -60,44 +56,31 @@ ValueId Builder::head_conv(std::string node, std::string path, std::string scale
 
 ValueId Builder::activate(ValueId x, Activation act) {
   if (act == Activation::None) return x;
-  const Value value = graph().value(x);
-  Node& node = append(Op::Activate, value.name + ".act", {x}, value.shape);
-  node.act = act;
-  return node.output;
+  return append({.op = Op::Activate, .name = graph().value(x).name + ".act", .inputs = {x}, .act = act});
 }
 
 ValueId Builder::add(std::string node, ValueId a, ValueId b) {
-  return append(Op::Add, std::move(node), {a, b}, graph().value(a).shape).output;
+  return append({.op = Op::Add, .name = std::move(node), .inputs = {a, b}});
 }
 
 ValueId Builder::max_pool(std::string node, ValueId x, int kernel) {
-  Node& pool = append(Op::MaxPool, std::move(node), {x}, graph().value(x).shape);
-  pool.kernel = kernel;
-  return pool.output;
+  return append({.op = Op::MaxPool, .name = std::move(node), .inputs = {x}, .kernel = kernel});
 }
 
 ValueId Builder::upsample(std::string node, ValueId x) {
-  Shape shape = graph().value(x).shape;
-  shape.h *= 2;
-  shape.w *= 2;
-  return append(Op::Upsample, std::move(node), {x}, shape).output;
+  return append({.op = Op::Upsample, .name = std::move(node), .inputs = {x}});
 }
 
 ValueId Builder::concat(std::string node, std::vector<ValueId> parts) {
-  Shape shape = graph().value(parts.front()).shape;
-  shape.c = 0;
-  for (const ValueId part : parts) shape.c += channels(part);
-  return append(Op::Concat, std::move(node), std::move(parts), shape).output;
+  return append({.op = Op::Concat, .name = std::move(node), .inputs = std::move(parts)});
 }
 
 ValueId Builder::cast(std::string node, ValueId image) {
-  return append(Op::Cast, std::move(node), {image}, graph().value(image).shape).output;
+  return append({.op = Op::Cast, .name = std::move(node), .inputs = {image}});
 }
 
 ValueId Builder::space_to_depth(std::string node, ValueId x) {
-  Shape shape = graph().value(x).shape;
-  shape = {shape.n, shape.h / 2, shape.w / 2, shape.c * 4};
-  return append(Op::SpaceToDepth, std::move(node), {x}, shape).output;
+  return append({.op = Op::SpaceToDepth, .name = std::move(node), .inputs = {x}});
 }
 
 ValueId Builder::spp(const std::string& node, const std::string& path, ValueId x, int out) {

@@ -57,8 +57,7 @@ class Builder {
 
  private:
   ValueId conv(ConvSource source, ValueId x, ConvShape shape, Content content);
-  Node& append(Op op, std::string name, std::vector<ValueId> inputs, Shape shape,
-               Content content = Content::Activation);
+  ValueId append(Node node, Content content = Content::Activation);
 
   BuiltModel& model_;
 };

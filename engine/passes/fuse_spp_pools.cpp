@@ -24,12 +24,10 @@ void fuse_spp_pools(Graph& graph) {
 
     // The last of the three makes the wide value; the others go.
     Node& spp = graph.nodes[static_cast<std::size_t>(pools.back())];
-    Shape shape = graph.value(parts[0]).shape;
-    shape.c *= 3;
     spp.op = Op::SppPool;
     spp.name = graph.nodes[i].name + ".pools";
     spp.kernel = 1;
-    spp.output = add_value(graph, spp.name, shape);
+    spp.output = add_value(graph, spp.name, output_shape(graph, spp));
     for (std::size_t p = 0; p + 1 < pools.size(); ++p) graph.nodes[static_cast<std::size_t>(pools[p])].output = kNone;
     graph.nodes[i].inputs = {parts[0], spp.output};
   }

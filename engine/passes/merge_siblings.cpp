@@ -47,16 +47,13 @@ void merge_siblings(Graph& graph) {
     });
 
     Node merged = graph.nodes[siblings.front()];
-    Shape shape = graph.value(merged.output).shape;
-    shape.c = 0;
     merged.weights.clear();
     for (const std::size_t sibling : siblings) {
       const Node& node = graph.nodes[sibling];
       merged.weights.insert(merged.weights.end(), node.weights.begin(), node.weights.end());
-      shape.c += graph.value(node.output).shape.c;
       if (sibling != siblings.front()) merged.name = joined_name(merged.name, node.name);
     }
-    merged.output = add_value(graph, merged.name, shape, graph.buffer_of(merged.output).content);
+    merged.output = add_value(graph, merged.name, output_shape(graph, merged), graph.buffer_of(merged.output).content);
 
     int offset = 0;
     for (const std::size_t sibling : siblings) {

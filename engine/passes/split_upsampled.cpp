@@ -41,9 +41,7 @@ void split(Graph& graph, const Candidate& at) {
     slice.in_begin = slice.in_end - low_channels;
     slice.bias = false;
   }
-  Shape shape = graph.value(low).shape;
-  shape.c = graph.value(product.output).shape.c;
-  product.output = add_value(graph, product.name, shape);
+  product.output = add_value(graph, product.name, output_shape(graph, product));
 
   Node& conv = graph.nodes[at.conv];
   Node& concat = graph.nodes[at.concat];
