@@ -102,6 +102,11 @@ TEST_CASE("a broken graph does not validate") {
     broken.buffers[static_cast<std::size_t>(broken.value(add->inputs[1]).buffer)].content = Content::Float32;
     CHECK_THROWS_AS(validate(broken), Error);
   }
+  SUBCASE("a feature map that nothing writes") {
+    Graph broken = graph;
+    broken.neck[1] = add_value(broken, "nothing", {1, 4, 4, 8});
+    CHECK_THROWS_WITH_AS(validate(broken), "feature map nothing of the graph is never written", Error);
+  }
   SUBCASE("weights that do not fit") {
     Graph broken = graph;
     for (Node& node : broken.nodes)

@@ -10,6 +10,7 @@
 #include "tests/compare.h"
 #include "tests/random_weights.h"
 #include "tests/reference_head.h"
+#include "tests/small_model.h"
 
 using namespace damoyolo;
 
@@ -42,9 +43,7 @@ std::vector<std::vector<std::string>> lists_to_keep(const Graph& graph) {
 
 TEST_CASE("each pass keeps what the network computes") {
   const std::vector<std::uint8_t> image = golden_bytes("input", std::size_t{kBatch} * kHeight * kWidth * 3);
-  for (const ModelSpec& spec : released_variants()) {
-    CAPTURE(spec.variant);
-    const BuiltModel model = build_model(spec, kBatch, kHeight, kWidth);
+  const auto check = [&](const BuiltModel& model) {
     const RandomWeights weights(model.sources);
     const std::vector<float> expected = reference_head(model.graph, weights, image);
     REQUIRE(std::all_of(expected.begin(), expected.end(), [](float value) { return std::isfinite(value); }));
@@ -61,23 +60,40 @@ TEST_CASE("each pass keeps what the network computes") {
       REQUIRE(output.size() == expected.size());
       CHECK(relative_difference(expected, output) < 1e-4);
     }
+  };
+  for (const ModelSpec& spec : released_variants()) {
+    CAPTURE(spec.variant);
+    check(build_model(spec, kBatch, kHeight, kWidth));
   }
+  check(small_model(kBatch, kHeight, kWidth));
+}
+
+TEST_CASE("a feature map is computed, though one node alone reads it and could take it in") {
+  BuiltModel model = small_model(kBatch, kHeight, kWidth);
+  const auto activation = std::ranges::find(model.graph.nodes, Op::Activate, &Node::op);
+  REQUIRE(activation != model.graph.nodes.end());
+  model.graph.backbone[0] = activation->inputs[0];
+  const RandomWeights weights(model.sources);
+  const std::vector<std::uint8_t> image = golden_bytes("input", std::size_t{kBatch} * kHeight * kWidth * 3);
+  const auto feature = [&](const Graph& graph) {
+    Reference reference(graph, weights.lookup());
+    reference.run(image);
+    return reference.read(graph.backbone[0]);
+  };
+  Graph graph = model.graph;
+  optimize(graph);
+  validate(graph);
+  CHECK(std::ranges::count(graph.nodes, Op::Activate, &Node::op) == 1);
+  CHECK(feature(graph) == feature(model.graph));
 }
 
 TEST_CASE("a concatenation that cannot be placed stays") {
-  Graph graph;
+  BuiltModel model;
+  Builder build(model);
+  Graph& graph = model.graph;
   graph.input = add_value(graph, "image", {1, 4, 4, 3}, Content::ImageU8);
-  const ValueId x = add_value(graph, "x", {1, 4, 4, 3});
-  const ValueId twice = add_value(graph, "twice", {1, 4, 4, 6});
-  graph.nodes.resize(2);
-  graph.nodes[0].op = Op::Cast;
-  graph.nodes[0].name = "x";
-  graph.nodes[0].inputs = {graph.input};
-  graph.nodes[0].output = x;
-  graph.nodes[1].op = Op::Concat;
-  graph.nodes[1].name = "twice";
-  graph.nodes[1].inputs = {x, x};  // one producer cannot write two places
-  graph.nodes[1].output = twice;
+  const ValueId x = build.cast("x", graph.input);
+  const ValueId twice = build.concat("twice", {x, x});  // one producer cannot write two places
   for (HeadLevel& level : graph.head) level = {twice, twice, 8};
   graph.backbone = graph.neck = {x, x, x};
   validate(graph);

@@ -47,7 +47,7 @@ class Keeping {
   void run() {
     for (std::size_t i = fp32_.size(); i-- > 0;) {
       const Node& node = graph_.nodes[i];
-      // What only moves numbers does so in the form that its readers want; they come after it.
+      // What is no convolution computes in the form that all its readers want; they come after it.
       if (node.op != Op::Conv) fp32_[i] = exact_.any(node.output) && !rounded_.any(node.output);
       for (const ValueId id : operands(node)) (fp32_[i] ? exact_ : rounded_).mark(id);
     }

@@ -46,6 +46,8 @@ Uses::Uses(const Graph& graph)
   }
   for (const HeadLevel& level : graph.head)
     for (const ValueId id : {level.cls, level.reg}) output_[static_cast<std::size_t>(id)] = true;
+  for (const auto& features : {graph.backbone, graph.neck})
+    for (const ValueId id : features) output_[static_cast<std::size_t>(id)] = true;
 }
 
 void remove_unused(Graph& graph) {

@@ -12,7 +12,7 @@ struct Uses {
   explicit Uses(const Graph& graph);
   int producer(ValueId id) const { return producers_[static_cast<std::size_t>(id)]; }  // kNone: the graph's input
   const std::vector<int>& readers(ValueId id) const { return readers_[static_cast<std::size_t>(id)]; }
-  // Read by exactly one node and not an output of the graph.
+  // Read by exactly one node and not an output of the graph: the head's, or a feature map.
   bool only_reader(ValueId id) const { return readers(id).size() == 1 && !output_[static_cast<std::size_t>(id)]; }
 
  private:
