@@ -53,9 +53,7 @@ class Lowering {
     const Value& value = graph_.value(id);
     const Buffer& buffer = graph_.buffer(value.buffer);
     const DType type = type_of(buffer);
-    View view{value.buffer, value.shape, in_whole_vectors(buffer.shape.c, type), value.channel_offset, type};
-    if (id == padded_) view.shape.c = view.pixel_stride;
-    return view;
+    return {value.buffer, value.shape, in_whole_vectors(buffer.shape.c, type), value.channel_offset, type};
   }
 
   static StepKind kind_of(const Node& node) {
@@ -65,10 +63,14 @@ class Lowering {
       case Op::SppPool: return StepKind::SppPool;
       case Op::Upsample: return StepKind::Upsample;
       case Op::Convert: return StepKind::Convert;
-      default:
-        throw Error("graph node {} ({}) cannot run in a GPU's plan, expected an optimized graph", node.name,
-                    name_of(node.op));
+      case Op::SpaceToDepth:
+      case Op::Activate:
+      case Op::Add:
+      case Op::MaxPool:
+      case Op::Concat: break;
     }
+    throw Error("graph node {} ({}) has no step of its own on a GPU, and no pass took it into another", node.name,
+                name_of(node.op));
   }
 
   void add_step(int position) {
@@ -76,13 +78,16 @@ class Lowering {
     Step step;
     step.kind = kind_of(node);
     step.node = position;
-    if (step.kind == StepKind::Pixels)
-      padded_ = node.output;
-    else
+    if (step.kind == StepKind::Pixels) {
+      if (graph_.value(node.output).shape == graph_.buffer_of(node.output).shape) padded_ = node.output;
+    } else {
       step.in = view_of(node.inputs[0]);
+    }
     if (node.residual != kNone) step.residual = view_of(node.residual);
     step.out = view_of(node.output);
-    if (step.kind == StepKind::Convert) step.in.shape = step.out.shape;  // without padding
+    // What a convolution reads of the pixels has the zeros between them, too; all others leave them out.
+    if (node.output == padded_) step.out.shape.c = step.out.pixel_stride;
+    if (step.kind == StepKind::Conv && node.inputs[0] == padded_) step.in.shape.c = step.in.pixel_stride;
     if (step.kind != StepKind::Pixels) depend_on(step, operands(node));
     writes(node.output);
     const auto pair = std::ranges::find(options_.joined, position, &NodePair::first);
@@ -208,7 +213,7 @@ class Lowering {
   const Graph& graph_;
   const PlanOptions& options_;
   Plan plan_;
-  ValueId padded_ = kNone;  // what Pixels writes
+  ValueId padded_ = kNone;  // what Pixels writes, where that is a whole buffer
   std::vector<Written> writers_;
   std::vector<bool> touched_;              // by region
   std::vector<int> last_;                  // by stream: its last step so far

@@ -52,8 +52,8 @@ struct Step {
   StepKind kind{};
   int node = kNone;  // of the graph; Finish has none
   View in, out, residual;
-  // Conv: another node, of kernel 1, that the same launch computes from `out`. Where nobody else reads that, it has no
-  // region.
+  // Conv: another node, of kernel 1, that the same launch computes from `out`, which has no region where nobody else
+  // reads it.
   int then = kNone;
   View then_out;
   RegionId workspace = kNone;
@@ -99,7 +99,7 @@ struct PlanOptions {
 
 // Lowers an optimized graph (no Concat, Add, Activate, MaxPool or SpaceToDepth left; throws Error otherwise, and for
 // values kept beside pairs): views, dependencies, streams. Pixels are 16 bytes or a multiple of it apart. What Pixels
-// writes has that many channels, the additional ones zero, and the convolution that reads it as many. The first and
+// writes is filled up to that with channels of zeros, which a convolution reads, too, and nobody else. The first and
 // the last step are on stream 0, and every other happens between them.
 Plan lower(const Graph& graph, const PlanOptions& options);
 

@@ -7,6 +7,7 @@
 #include <array>
 #include <cstring>
 #include <map>
+#include <string_view>
 #include <vector>
 
 #include "engine/cpu/reference.h"
@@ -19,6 +20,7 @@
 #include "tests/cuda/host_runtime.h"
 #include "tests/layer_errors.h"
 #include "tests/random_weights.h"
+#include "tests/small_model.h"
 
 using namespace damoyolo;
 using namespace damoyolo::cuda;
@@ -37,9 +39,10 @@ const KernelChooser in_pairs{
     on_host.one, [](const ConvPair& pair) { return host_candidates(pair.problem).front().make(pair.weights); }};
 
 struct Case {
-  explicit Case(const ModelSpec& spec)
-      : head(spec.head),
-        model(build_model(spec, kBatch, kHeight, kWidth)),
+  explicit Case(const ModelSpec& spec) : Case(build_model(spec, kBatch, kHeight, kWidth), spec.head) {}
+  Case(BuiltModel built, const HeadSpec& its_head)
+      : head(its_head),
+        model(std::move(built)),
         weights(model.sources),
         graph(model.graph),
         pixels(golden_bytes("input", std::size_t{kBatch} * kHeight * kWidth * 3)) {
@@ -113,6 +116,20 @@ TEST_CASE("cuda network: every variant gives what the reference gives") {
   }
 }
 
+TEST_CASE("cuda network: what no released model leaves to the plan gives what the reference gives") {
+  Case test(small_model(kBatch, kHeight, kWidth), kSmallHead);
+  for (const DType type : {DType::F32, DType::BF16})
+    for (const std::string kept : {"", "*", "neck.*", "backbone.*"}) {
+      CAPTURE(name_of(type));
+      CAPTURE(kept);
+      Graph graph = test.graph;
+      if (!kept.empty()) keep_fp32(graph, std::vector{kept});
+      Network network(test.runtime, test.streams, graph, test.head, test.weights.lookup(), in_pairs,
+                      options(Task::Forward, type));
+      CHECK(relative_difference(test.reference(), test.forward(network)) < (type == DType::F32 ? 1e-5 : 0.01));
+    }
+}
+
 TEST_CASE("cuda network: bf16 stays near fp32, and a captured graph gives the same bytes") {
   Case test(released_variant("T"));
   Network plain(test.runtime, test.streams, test.graph, test.head, test.weights.lookup(), on_host,
@@ -136,7 +153,7 @@ TEST_CASE("cuda network: bf16 stays near fp32, and a captured graph gives the sa
 }
 
 TEST_CASE("cuda network: two convolutions in one step give the bytes of two steps") {
-  for (const char* variant : {"Ns", "S"}) {
+  for (const std::string_view variant : {"Ns", "S"}) {
     CAPTURE(variant);
     Case test(released_variant(variant));
     const auto made = [&](const KernelChooser& choose, const NetworkOptions& how) {
@@ -304,7 +321,7 @@ TEST_CASE("cuda network: in a capture, kernels overlap with kernels alone") {
 }
 
 TEST_CASE("cuda network: every value can be read, and layers kept in fp32 compute what the fp32 network does") {
-  for (const char* variant : {"Ns", "T"}) {
+  for (const std::string_view variant : {"Ns", "T"}) {
     CAPTURE(variant);
     Case test(released_variant(variant));
     const auto made = [&](const std::vector<std::string>& kept, DType type) {
@@ -337,7 +354,7 @@ TEST_CASE("cuda network: every value can be read, and layers kept in fp32 comput
 }
 
 TEST_CASE("cuda network: every convolution in bf16 is near fp32 on the same inputs") {
-  for (const char* variant : {"Ns", "T"}) {
+  for (const std::string_view variant : {"Ns", "T"}) {
     CAPTURE(variant);
     Case test(released_variant(variant));
     const auto errors_in = [&](DType type) {
