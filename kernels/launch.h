@@ -34,10 +34,10 @@ unsigned blocks_for(std::int64_t items, unsigned threads, const char* kernel);
 // must have been compiled for it: what was compiled for an older one does not wait by itself.
 bool can_overlap();
 
-// Lets blocks of a kernel have so much dynamic shared memory on the current device. A limit is never lowered: it is
-// the kernel's, and another thread, or a captured graph, may need more than this launch. Multiprocessors are asked to
-// make all they can of their memory shared memory: one whose L1 has another size must be empty before it takes a
-// block, so that kernels which overlap should all want the same.
+// Lets blocks of a kernel have so much dynamic shared memory on the current device, which may be none. A limit is
+// never lowered: it is the kernel's, and another thread, or a captured graph, may need more than this launch.
+// Multiprocessors are asked to make all they can of their memory shared memory: one whose L1 has another size must be
+// empty before it takes a block, so that kernels which overlap should all want the same.
 void prepare_shared_memory(const void* function, std::size_t bytes, const char* kernel);
 
 struct LaunchShape {
@@ -51,7 +51,8 @@ struct LaunchShape {
 template <typename... Parameters>
 void launch(const char* name, void (*kernel)(Parameters...), const LaunchShape& shape, Stream stream,
             std::type_identity_t<Parameters>... arguments) {
-  if (shape.shared_bytes > 0) prepare_shared_memory(reinterpret_cast<const void*>(kernel), shape.shared_bytes, name);
+  if (shape.shared_bytes > 0 || stream.overlap)
+    prepare_shared_memory(reinterpret_cast<const void*>(kernel), shape.shared_bytes, name);
   cudaLaunchAttribute attributes[2]{};
   cudaLaunchConfig_t config{};
   config.gridDim = shape.grid;

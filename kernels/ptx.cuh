@@ -18,7 +18,9 @@ namespace damoyolo::kernels {
 // Stream::overlap must call it before it touches memory that another kernel reads or writes; elsewhere it costs
 // nothing.
 __device__ __forceinline__ void wait_for_predecessors() {
-#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 900
+#ifndef __CUDACC__
+  simt::wait_for_predecessors();
+#elif defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 900
   asm volatile("griddepcontrol.wait;" ::: "memory");
 #endif
 }

@@ -12,9 +12,9 @@ Prints for every kernel and architecture:
     loop                instructions of the loop around them, for each of them
     retried             TMA copies in a loop of their own, because the compiler did not see that one thread issues them
 
-and as a test (https://testanything.org) whether a kernel spills, whether the convolutions use the tensor cores, and
+and as a test (https://testanything.org) whether a kernel spills, whether the convolutions use the tensor cores,
 whether they do so without detours that the compiler takes when it sees too little: TMA copies that are retried, and
-products of warpgroups that wait for each other. It needs cuobjdump and nvdisasm: $CUOBJDUMP, or on the path, in the
+products of warpgroups that wait for each other; and whether every kernel waits for those before it. It needs cuobjdump and nvdisasm: $CUOBJDUMP, or on the path, in the
 CUDA toolkit, or where .ci/setup puts them.
 """
 
@@ -118,10 +118,18 @@ def detour_faults(source, kernel):
     return faults
 
 
+def order_faults(source, kernel):
+    """Any kernel may be launched before the one before it has ended, and then has to wait for it."""
+    if kernel.architecture == "90a" and len(kernel.code) >= FEWEST_INSTRUCTIONS and not kernel.addresses("ACQBULK"):
+        return ["never waits for the kernels before it"]
+    return []
+
+
 TESTS = {
     "sass: no kernel spills": spill_faults,
     "sass: the convolutions use the tensor cores": tensor_core_faults,
     "sass: the convolutions take no detours": detour_faults,
+    "sass: every kernel waits for those before it": order_faults,
 }
 
 

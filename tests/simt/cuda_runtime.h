@@ -64,6 +64,9 @@ std::size_t shared_bytes();
 // The same of any block of the running cluster. Throws Error when that block has ended.
 void* dynamic_shared_of(int rank);
 
+// Each block of a kernel that may start before the one before it has ended must come here.
+void wait_for_predecessors();
+
 // Where in the kernel a barrier or exchange stands.
 struct Site {
   const char* file;

@@ -40,6 +40,7 @@ struct Block {
   std::vector<std::unique_ptr<Thread>> threads;  // kept from block to block, with their stacks
   std::size_t running;                           // threads that have not ended
   std::vector<std::byte> memory;
+  bool waited;   // for the kernels before this one
   void* shared;  // from the first multiple of 128 bytes in `memory` on
 };
 
@@ -56,6 +57,7 @@ struct Machine {
   bool falling = false;   // the order in which threads take turns in this cluster
   unsigned meetings = 0;  // of the cluster at its barrier
   unsigned clusters = 0;  // that have started so far
+  bool early = false;     // whether it may start before the kernel before it has ended
 };
 Machine machine;
 constinit Engine engine{[](bool) {}, [] { return false; }, [] {}};
@@ -100,6 +102,7 @@ void run_threads() {
 void start(Block& block) {
   std::memset(block.memory.data(), 0xff, block.memory.size());
   block.running = machine.threads;
+  block.waited = false;
   while (block.threads.size() < machine.threads) block.threads.push_back(std::make_unique<Thread>());
   for (unsigned i = 0; i < machine.threads; ++i) {
     Thread& thread = *block.threads[i];
@@ -228,8 +231,13 @@ void run_cluster() {
     bool ran = false;
     for (std::size_t i = 0; i < machine.cluster; ++i)
       ran |= run_rounds(machine.blocks[last_block_first ? machine.cluster - 1 - i : i]);
-    if (std::all_of(cluster().begin(), cluster().end(), [](const Block& block) { return block.running == 0; }))
+    if (std::all_of(cluster().begin(), cluster().end(), [](const Block& block) { return block.running == 0; })) {
+      for (const Block& block : cluster())
+        if (machine.early && !block.waited)
+          throw Error("block ({}, {}, {}) ends without having waited for the kernels before it", block.index.x,
+                      block.index.y, block.index.z);
       return engine.finish();
+    }
     // One block may have let another go on, but a single one is now where it can not.
     if (ran && machine.cluster > 1) continue;
     if (!release_cluster_barrier() && !engine.advance()) throw_stuck();
@@ -285,6 +293,8 @@ bool starts_early(const cudaLaunchConfig_t& config) {
 std::string last_failure;
 
 }  // namespace
+
+void wait_for_predecessors() { machine.block->waited = true; }
 
 void* dynamic_shared() { return machine.block->shared; }
 
@@ -409,6 +419,7 @@ cudaError_t launch(const cudaLaunchConfig_t& config, const std::function<void()>
     return cudaErrorInvalidConfiguration;
   if (capturing && starts_early(config) && !after_kernel.contains(config.stream)) return cudaErrorNotSupported;
   after_kernel.insert(config.stream);
+  machine.early = starts_early(config);
   try {
     run(grid, block, cluster_size, config.dynamicSmemBytes, kernel);
   } catch (const std::exception& error) {

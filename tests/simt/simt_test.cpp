@@ -9,6 +9,7 @@
 
 #include "kernels/launch.h"
 #include "kernels/numeric.cuh"
+#include "kernels/ptx.cuh"
 
 namespace damoyolo::kernels {
 namespace {
@@ -164,9 +165,11 @@ TEST_CASE("simt: float becomes the nearest half, ties to even") {
   CHECK(std::isnan(__half2float(__float2half_rn(NAN))));
 }
 
-__global__ void no_kernel() {}
+__global__ void no_kernel() { wait_for_predecessors(); }
 
-TEST_CASE("simt: a launch raises what its kernel may have of shared memory, and never lowers it") {
+__global__ void hasty_kernel() {}
+
+TEST_CASE("simt: a launch raises what its kernel may have of shared memory, and never lowers it; early ones agree") {
   const auto attributes = [] {
     cudaFuncAttributes attributes{};
     cudaFuncGetAttributes(&attributes, no_kernel);
@@ -174,9 +177,18 @@ TEST_CASE("simt: a launch raises what its kernel may have of shared memory, and 
   };
   launch("none", no_kernel, {1, 32}, {});
   CHECK(attributes().preferredShmemCarveout == cudaSharedmemCarveoutDefault);
+  launch("none", no_kernel, {1, 32}, {nullptr, true});
+  CHECK(attributes().preferredShmemCarveout == cudaSharedmemCarveoutMaxShared);
   for (const std::size_t kib : {100u, 200u, 60u}) launch("none", no_kernel, {1, 32, kib * 1024}, {});
   CHECK(attributes().maxDynamicSharedSizeBytes == 200 * 1024);
-  CHECK(attributes().preferredShmemCarveout == cudaSharedmemCarveoutMaxShared);
+}
+
+TEST_CASE("simt: a kernel that may start early and waits for nobody is reported") {
+  launch("hasty", hasty_kernel, {1, 32}, {});
+  CHECK_THROWS_WITH(
+      launch("hasty", hasty_kernel, {1, 32}, {nullptr, true}),
+      "kernel hasty was not launched: block (0, 0, 0) ends without having waited for the kernels before it");
+  CHECK_NOTHROW(launch("none", no_kernel, {1, 32}, {nullptr, true}));
 }
 
 }  // namespace
