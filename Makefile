@@ -14,16 +14,18 @@
 
 BUILD     ?= build
 CXXFLAGS  ?= -O2 -g1
-# GCC 12 warns of overlapping copies inside std::string where there are none.
-WARNINGS  := -Wall -Wextra $(if $(WERROR),-Werror) $(if $(findstring clang,$(CXX)),,-Wno-restrict)
+# A switch over an enumeration names every case, so that a new one shows where it has to be thought of. GCC 12 warns of
+# overlapping copies inside std::string where there are none.
+WARNINGS  := -Wall -Wextra -Werror=switch $(if $(WERROR),-Werror) $(if $(findstring clang,$(CXX)),,-Wno-restrict)
 OPENMP    := -fopenmp
 SANITIZE  :=
 CPPFLAGS  += -I. -I$(BUILD) -isystem /usr/include/stb
 # Libraries that travel with the programs lie beside them, see gpu-bundle; the older tag serves their own needs too.
 LDFLAGS   += $(SANITIZE) $(OPENMP) -pthread -Wl,--disable-new-dtags,-rpath,'$$ORIGIN/lib'
 LDLIBS    += -lfmt -ldnnl -ldl
+# Objects do not say where the clone lies, so that what ccache keeps serves every clone.
 COMPILE    = $(shell command -v ccache) $(CXX) $(CPPFLAGS) -std=c++20 $(CXXFLAGS) $(WARNINGS) $(SANITIZE) \
-             $(FILE_FLAGS) $(OPENMP) -pthread -MMD -MP
+             $(FILE_FLAGS) $(OPENMP) -pthread -ffile-prefix-map=$(CURDIR)=. -MMD -MP
 ifeq ($(MAKELEVEL),0)
 MAKEFLAGS += -j$(shell nproc)
 endif

@@ -39,10 +39,11 @@ template <float (*kSilu)(float), typename T, typename ForEachSum, typename AddRe
 __device__ __forceinline__ void activate_with_residual(const EpilogueArguments<T>& epilogue, ForEachSum for_each_sum,
                                                        AddResidual add_residual) {
   if (epilogue.residual.data != nullptr && epilogue.residual_first) for_each_sum(add_residual);
-  if (epilogue.act == Activation::Relu)
-    for_each_sum([](float& sum, auto...) { sum = fmaxf(sum, 0.0f); });
-  else if (epilogue.act == Activation::Silu)
-    for_each_sum([](float& sum, auto...) { sum = kSilu(sum); });
+  switch (epilogue.act) {
+    case Activation::None: break;
+    case Activation::Relu: for_each_sum([](float& sum, auto...) { sum = fmaxf(sum, 0.0f); }); break;
+    case Activation::Silu: for_each_sum([](float& sum, auto...) { sum = kSilu(sum); }); break;
+  }
   if (epilogue.residual.data != nullptr && !epilogue.residual_first) for_each_sum(add_residual);
 }
 

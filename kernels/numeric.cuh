@@ -36,12 +36,16 @@ __device__ __forceinline__ float silu(float x) { return x * sigmoid(x); }
 // Decides once for all of them.
 template <int N>
 __device__ __forceinline__ void activate(float (&values)[N], Activation act) {
-  if (act == Activation::Relu) {
+  switch (act) {
+    case Activation::None: break;
+    case Activation::Relu:
 #pragma unroll
-    for (float& value : values) value = fmaxf(value, 0.0f);
-  } else if (act == Activation::Silu) {
+      for (float& value : values) value = fmaxf(value, 0.0f);
+      break;
+    case Activation::Silu:
 #pragma unroll
-    for (float& value : values) value = silu(value);
+      for (float& value : values) value = silu(value);
+      break;
   }
 }
 

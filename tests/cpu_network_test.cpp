@@ -1,6 +1,7 @@
 #include <doctest/doctest.h>
 
 #include <cmath>
+#include <string_view>
 
 #include "engine/core/error.h"
 #include "engine/cpu/network.h"
@@ -12,6 +13,7 @@
 #include "tests/random_weights.h"
 #include "tests/reference_head.h"
 #include "tests/skip.h"
+#include "tests/small_model.h"
 
 using namespace damoyolo;
 
@@ -76,7 +78,7 @@ TEST_CASE("the CPU plan computes what the reference computes, also when freed me
 }
 
 TEST_CASE("every value can be read after the run, when the CPU plan keeps them") {
-  for (const char* variant : {"Ns", "T"}) {
+  for (const std::string_view variant : {"Ns", "T"}) {
     CAPTURE(variant);
     const Case test(released_variant(variant));
     Reference reference(test.graph, test.weights.lookup());
@@ -97,7 +99,7 @@ TEST_CASE("layers kept in fp32 compute what they compute in the fp32 network") {
   cpu::NetworkOptions bf16, fp32;
   bf16.plan.activations = DType::BF16;
   bf16.plan.keep_values = fp32.plan.keep_values = true;
-  for (const char* variant : {"Ns", "T"}) {
+  for (const std::string_view variant : {"Ns", "T"}) {
     CAPTURE(variant);
     const ModelSpec& spec = released_variant(variant);
     const Case plain(spec);
@@ -121,7 +123,7 @@ TEST_CASE("some layers in fp32 bring the result nearer, also when freed memory i
   cpu::NetworkOptions options;
   options.plan.activations = DType::BF16;
   options.poison_freed = true;
-  for (const char* variant : {"Ns", "T"}) {
+  for (const std::string_view variant : {"Ns", "T"}) {
     CAPTURE(variant);
     const ModelSpec& spec = released_variant(variant);
     const Case plain(spec);
@@ -187,6 +189,24 @@ TEST_CASE("a residual of half the size is added after the activation, too") {
       CHECK(relative_difference(reference.read(y), network.read(network.plan().head[0].cls.tensor)) <
             (type == DType::F32 ? 1e-6 : 0.01));
     }
+  }
+}
+
+TEST_CASE("the CPU plan computes what no released model leaves to it") {
+  const BuiltModel model = small_model(2, 4, 6);
+  const RandomWeights weights(model.sources);
+  const std::vector<std::uint8_t> image = golden_bytes("input", 2 * 4 * 6 * 3);
+  Graph graph = model.graph;
+  optimize(graph);
+  for (const DType type : {DType::F32, DType::BF16}) {
+    if (type == DType::BF16 && !describe_cpu().bf16) continue;
+    cpu::NetworkOptions options;
+    options.plan.activations = type;
+    options.poison_freed = true;
+    cpu::Network network(graph, weights.lookup(), options);
+    network.run(image);
+    CHECK(relative_difference(reference_head(graph, weights, image), head_of(network)) <
+          (type == DType::F32 ? 1e-6 : 0.01));
   }
 }
 

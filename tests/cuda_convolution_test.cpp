@@ -68,13 +68,8 @@ std::vector<Kind> kinds(const std::vector<ConvMethod>& methods) {
   return result;
 }
 
-double activate(double x, Activation act) {
-  if (act == Activation::Relu) return std::max(x, 0.);
-  return act == Activation::Silu ? x / (1 + std::exp(-x)) : x;
-}
-
 double finish(double sum, double residual, Activation act, bool first) {
-  return first ? activate(sum + residual, act) : activate(sum, act) + residual;
+  return first ? activated(sum + residual, act) : activated(sum, act) + residual;
 }
 
 using Sizes = std::vector<std::int64_t>;

@@ -59,8 +59,7 @@ inline std::vector<float> exact_convolution(const Graph& graph, const Node& node
     for (int c = 0; c < out.c; ++c) {
       const float added = residual == nullptr ? 0 : residual[c];
       if (node.residual_first) sums[c] += added;
-      if (node.act == Activation::Relu) sums[c] = std::max(sums[c], 0.f);
-      if (node.act == Activation::Silu) sums[c] /= 1 + std::exp(-sums[c]);
+      sums[c] = activated(sums[c], node.act);
       if (!node.residual_first) sums[c] += added;
     }
   }

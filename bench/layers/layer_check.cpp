@@ -63,15 +63,6 @@ std::vector<float> terms_first(const std::vector<std::byte>& packed, int out, in
   return rounded;
 }
 
-float activate(float x, Activation act) {
-  switch (act) {
-    case Activation::None: return x;
-    case Activation::Relu: return std::max(x, 0.f);
-    case Activation::Silu: return x / (1 + std::exp(-x));
-  }
-  return x;
-}
-
 }  // namespace
 
 LayerCheck::LayerCheck(Runtime& runtime, StreamHandle stream, const ConvProblem& problem, int pixels)
@@ -133,14 +124,14 @@ void LayerCheck::append_reference(int pixel) {
   for (std::size_t c = 0; c < sums.size(); ++c) {
     const float residual =
         p.residual == Residual::None ? 0 : element(residual_, at + static_cast<std::int64_t>(c), p.type);
-    sums[c] = p.residual_first ? activate(sums[c] + residual, p.act) : activate(sums[c], p.act) + residual;
+    sums[c] = p.residual_first ? activated(sums[c] + residual, p.act) : activated(sums[c], p.act) + residual;
   }
   if (p.keep) expected_.insert(expected_.end(), sums.begin(), sums.end());
   if (p.then.c == 0) return;
   std::vector<float> second(weights_.then_bias);
   for (std::size_t k = 0; k < sums.size(); ++k)
     for (std::size_t c = 0; c < second.size(); ++c) second[c] += sums[k] * rounded_second_[k * second.size() + c];
-  for (const float sum : second) expected_.push_back(activate(sum, p.then.act));
+  for (const float sum : second) expected_.push_back(activated(sum, p.then.act));
 }
 
 double LayerCheck::relative_error(ConvKernel& kernel) {

@@ -23,17 +23,19 @@ memory::dims weight_dims(const ConvolutionShape& shape) {
 }
 
 dnnl::primitive_attr attributes(const ConvolutionShape& shape) {
-  const auto activation =
-      shape.act == Activation::Silu ? dnnl::algorithm::eltwise_swish : dnnl::algorithm::eltwise_relu;
-  const float alpha = shape.act == Activation::Silu ? 1.f : 0.f;
   dnnl::post_ops steps;
-  if (shape.accumulate) steps.append_sum(1.f);
-  if (shape.act != Activation::None) {
+  const auto append = [&](dnnl::algorithm activation, float alpha) {
 #if DNNL_VERSION_MAJOR >= 3
     steps.append_eltwise(activation, alpha, 0.f);
 #else
     steps.append_eltwise(1.f, activation, alpha, 0.f);
 #endif
+  };
+  if (shape.accumulate) steps.append_sum(1.f);
+  switch (shape.act) {
+    case Activation::None: break;
+    case Activation::Relu: append(dnnl::algorithm::eltwise_relu, 0.f); break;
+    case Activation::Silu: append(dnnl::algorithm::eltwise_swish, 1.f); break;
   }
   dnnl::primitive_attr attr;
   attr.set_post_ops(steps);

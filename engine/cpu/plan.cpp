@@ -43,9 +43,13 @@ class Lowering {
         case Op::Upsample: simple(StepKind::Upsample, read(node.inputs[0])); break;
         case Op::Conv: conv(node); break;
         case Op::Convert: convert(node); break;
-        default:
-          throw Error("graph node {} ({}) cannot run in a CPU plan, expected an optimized graph", node.name,
-                      name_of(node.op));
+        case Op::SpaceToDepth:
+        case Op::Activate:
+        case Op::Add:
+        case Op::MaxPool:
+        case Op::Concat:
+          throw Error("graph node {} ({}) has no step of its own on the CPU, and no pass took it into another",
+                      node.name, name_of(node.op));
       }
     }
     finish();
@@ -121,7 +125,7 @@ class Lowering {
     return step;
   }
 
-  // Kinds whose kernels write a slice as well as a whole tensor.
+  // Kinds of one source and one target, whose kernels write a slice as well as a whole tensor.
   void simple(StepKind kind, Slice source) {
     const Value& output = graph_.value(graph_.nodes[static_cast<std::size_t>(position_)].output);
     Destinations to = destinations(output);

@@ -21,15 +21,6 @@ struct Map {
   }
 };
 
-float activated(float x, Activation act) {
-  switch (act) {
-    case Activation::None: return x;
-    case Activation::Relu: return std::max(x, 0.f);
-    case Activation::Silu: return x / (1.f + std::exp(-x));
-  }
-  return x;
-}
-
 template <typename Function>
 void for_each_pixel(const Shape& shape, Function function) {
 #pragma omp parallel for collapse(2) schedule(static)

@@ -139,7 +139,7 @@ std::string describe(const ConvSplit& split) {
   for (const ConvStep step : steps_of(split.first)) {
     if (step == ConvStep::Bias && split.bias_first) text += "+bias";
     if (step == ConvStep::Residual) text += "+residual";
-    if (step == ConvStep::Activation) text += split.first.act == Activation::Relu ? "+relu" : "+silu";
+    if (step == ConvStep::Activation) text.append("+").append(name_of(split.first.act));
   }
   if (split.intermediate) text += "+store";
   return text;

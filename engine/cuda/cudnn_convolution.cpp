@@ -148,9 +148,17 @@ class GraphBuilder {
                                .finalize());
   }
 
+  static cudnnPointwiseMode_t mode_of(Activation act) {
+    switch (act) {
+      case Activation::None: break;
+      case Activation::Relu: return CUDNN_POINTWISE_RELU_FWD;
+      case Activation::Silu: return CUDNN_POINTWISE_SWISH_FWD;
+    }
+    return CUDNN_POINTWISE_IDENTITY;
+  }
+
   void activate(const CudnnDescriptor& x, const CudnnDescriptor& result) {
-    const CudnnDescriptor& mode =
-        pointwise(problem_.act == Activation::Relu ? CUDNN_POINTWISE_RELU_FWD : CUDNN_POINTWISE_SWISH_FWD);
+    const CudnnDescriptor& mode = pointwise(mode_of(problem_.act));
     operations_.push_back(&make(CUDNN_BACKEND_OPERATION_POINTWISE_DESCRIPTOR)
                                .set(CUDNN_ATTR_OPERATION_POINTWISE_PW_DESCRIPTOR, mode)
                                .set(CUDNN_ATTR_OPERATION_POINTWISE_XDESC, x)

@@ -278,13 +278,4 @@ std::string_view name_of(Family family) {
   return "?";
 }
 
-std::string_view name_of(Activation act) {
-  switch (act) {
-    case Activation::None: return "none";
-    case Activation::Relu: return "relu";
-    case Activation::Silu: return "silu";
-  }
-  return "?";
-}
-
 }  // namespace damoyolo

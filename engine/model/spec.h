@@ -81,6 +81,5 @@ nlohmann::json spec_to_json(const ModelSpec& spec);
 const std::vector<std::string>& coco_names();
 
 std::string_view name_of(Family family);
-std::string_view name_of(Activation act);
 
 }  // namespace damoyolo

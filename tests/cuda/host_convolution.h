@@ -64,7 +64,7 @@ class HostConvolution : public ConvKernel {
             float sum = sums[static_cast<std::size_t>(c)] + bias_[static_cast<std::size_t>(c)];
             const float residual = residual_at(pointers, n, y, x, c);
             if (p.residual_first) sum += residual;
-            sum = activate(sum);
+            sum = activated(sum, problem_.act);
             if (!p.residual_first) sum += residual;
             store(pointers.out, ((std::int64_t{n} * p.out.h + y) * p.out.w + x) * p.out_pixel_stride + c, p.out_type,
                   sum);
@@ -110,14 +110,6 @@ class HostConvolution : public ConvKernel {
     const int scale = p.residual == ConvProblem::Residual::Half ? 2 : 1;
     const std::int64_t at = (std::int64_t{n} * (p.out.h / scale) + y / scale) * (p.out.w / scale) + x / scale;
     return load(pointers.residual, at * p.residual_pixel_stride + c, p.type);
-  }
-
-  float activate(float x) const {
-    switch (problem_.act) {
-      case Activation::Relu: return x > 0 ? x : 0;
-      case Activation::Silu: return x / (1 + std::exp(-x));
-      default: return x;
-    }
   }
 
   static float load(const void* data, std::int64_t index, DType type) {

@@ -273,8 +273,8 @@ class ConvExample {
               }
             const int source = (image * (out.h >> shift) + (row >> shift)) * (out.w >> shift) + (column >> shift);
             if (test_.residual != ConvCase::Residual::None) add = residual[source * out.c + channel];
-            const double want = test_.residual_first ? reference_activation(sum + add, test_.act)
-                                                     : reference_activation(sum, test_.act) + add;
+            const double want =
+                test_.residual_first ? activated(sum + add, test_.act) : activated(sum, test_.act) + add;
             expected.values.push_back(want);
             expected.bounds.push_back(rounding_bound(test_.out_type, want, terms + 2));
           }

@@ -121,7 +121,7 @@ class ConvPairExample {
           sum += term;
           terms += std::abs(term);
         }
-        values.push_back(reference_activation(sum, test_.act));
+        values.push_back(activated(sum, test_.act));
         bounds.push_back(rounding_bound(test_.first.type, values.back(), terms + 2));
       }
     const std::string wrong = describe_wrong({z.view().h, z.view().w, z.view().c}, got, values, bounds, z.initial());

@@ -48,7 +48,7 @@ void compare(const Case& test, DType type, Placement place, Placement residual_p
               sum += term;
               terms += std::abs(term);
             }
-          const double want = reference_activation(sum, test.act) + (test.residual ? residual[i] : 0);
+          const double want = activated(sum, test.act) + (test.residual ? residual[i] : 0);
           REQUIRE(std::abs(got[i] - want) <= rounding_bound(type, want, terms + 2));
         }
   CHECK(y.others_untouched());

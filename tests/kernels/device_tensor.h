@@ -188,13 +188,4 @@ inline double rounding_bound(DType type, double exact, double terms) {
   return (std::abs(exact) * unit + smallest) * 1.001 + terms * 32 * 0x1p-24;
 }
 
-inline double reference_activation(double x, Activation act) {
-  switch (act) {
-    case Activation::None: return x;
-    case Activation::Relu: return x > 0 ? x : 0;
-    case Activation::Silu: return x / (1 + std::exp(-x));
-  }
-  return x;
-}
-
 }  // namespace damoyolo::kernels

@@ -47,8 +47,7 @@ void compare(const Case& test, DType in, DType out, Placement place, Placement r
           const int source = (image * (h >> shift) + (row >> shift)) * (w >> shift) + (column >> shift);
           const double add = test.residual == Residual::None ? 0 : residual[source * c + channel];
           const double sum = double{input[i]} + (test.bias ? bias[channel] : 0);
-          const double want = test.residual_first ? reference_activation(sum + add, test.act)
-                                                  : reference_activation(sum, test.act) + add;
+          const double want = test.residual_first ? activated(sum + add, test.act) : activated(sum, test.act) + add;
           REQUIRE(std::abs(got[i] - want) <= rounding_bound(out, want, 6));
         }
   CHECK(y.others_untouched());

@@ -19,7 +19,7 @@ void compare(Size size, DType type, Placement place, bool add, Activation act) {
       for (int column = 0; column < 2 * w; ++column)
         for (int channel = 0; channel < c; ++channel, ++i) {
           const double value = input[((image * h + row / 2) * w + column / 2) * c + channel];
-          const double want = reference_activation(value + (add ? addend[i] : 0), act);
+          const double want = activated(value + (add ? addend[i] : 0), act);
           if (!add && act == Activation::None) REQUIRE(got[i] == want);
           REQUIRE(std::abs(got[i] - want) <= rounding_bound(type, want, 4));
         }
