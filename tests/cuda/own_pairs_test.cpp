@@ -3,6 +3,8 @@
 
 #include <doctest/doctest.h>
 
+#include <string_view>
+
 #include "engine/model/build.h"
 #include "engine/passes/passes.h"
 #include "tests/conv_problems.h"
@@ -17,7 +19,7 @@ using namespace damoyolo::cuda;
 TEST_CASE("a network gives the bytes of two launches where our own kernels compute pairs in one") {
   constexpr int kSide = 32;
   const std::vector<std::uint8_t> pixels = golden_bytes("input", std::size_t{kSide} * kSide * 3);
-  for (const char* variant : {"Ns", "T", "S"}) {
+  for (const std::string_view variant : {"Ns", "T", "S"}) {
     CAPTURE(variant);
     const ModelSpec& spec = released_variant(variant);
     const BuiltModel model = build_model(spec, 1, kSide, kSide);

@@ -8,6 +8,8 @@
 #include <algorithm>
 #include <map>
 #include <optional>
+#include <string>
+#include <string_view>
 
 #include "engine/core/error.h"
 #include "engine/cuda/schedule.h"
@@ -175,8 +177,8 @@ TEST_CASE("cuda plan: every read follows its write, and what may run together sh
 }
 
 TEST_CASE("cuda plan: layers kept in fp32 read and write fp32, and conversions are ordered like all else") {
-  for (const char* variant : {"Ns", "T"})
-    for (const char* kept : {"*", "backbone.*", "neck.merge_4*", "head.*"})
+  for (const std::string_view variant : {"Ns", "T"})
+    for (const std::string kept : {"*", "backbone.*", "neck.merge_4*", "head.*"})
       for (const bool keep_values : {false, true}) {
         CAPTURE(variant);
         CAPTURE(kept);
@@ -227,7 +229,7 @@ TEST_CASE("cuda plan: a pair in one step is ordered and stored like all else") {
 }
 
 TEST_CASE("cuda plan: pairs beside layers kept in fp32 are ordered and stored like all else") {
-  for (const char* kept : {"backbone.1.*", "backbone.2.1.conv2", "head.*"}) {
+  for (const std::string kept : {"backbone.1.*", "backbone.2.1.conv2", "head.*"}) {
     CAPTURE(kept);
     Graph graph = optimized(released_variant("S"), 1);
     const std::size_t all = joinable_pairs(graph, DType::BF16).size();
@@ -296,7 +298,7 @@ TEST_CASE("cuda plan: pairs are a dense 3x3 and a 1x1 of all that it gives, both
         pairs, [&](NodePair pair) { return graph.nodes[static_cast<std::size_t>(pair.first)].name == "backbone.0"; });
   };
   CHECK(stem_is_first(graph));
-  for (const char* kept : {"backbone.0", "backbone.1.0.conv1"}) {
+  for (const std::string kept : {"backbone.0", "backbone.1.0.conv1"}) {
     Graph mixed = graph;
     keep_fp32(mixed, std::vector<std::string>{kept});
     CHECK_FALSE(stem_is_first(mixed));
