@@ -32,6 +32,7 @@ namespace {
 using namespace damoyolo;
 using namespace damoyolo::cuda;
 using kernels::ConvConfig;
+using kernels::kFewestStages;
 using kernels::Tile;
 
 struct Options {

@@ -7,8 +7,6 @@
 
 namespace damoyolo {
 
-constexpr int kMaxDetections = 500;  // per image, as the training code keeps
-
 // Returns at most `max_keep` candidates by descending score, none of which has IoU > `iou` with a better one of its
 // class. Equal scores: the lower anchor first, then the lower class, so the result does not depend on the input's
 // order.

@@ -6,8 +6,6 @@
 
 namespace damoyolo::kernels {
 
-constexpr int kMaxDetections = 500;  // per image
-
 // Per class and image, from the best candidate down: one is dropped when its intersection over union with a kept one
 // of its class is above the threshold. It ends when parameters->max_detections are kept. Boxes go from network pixels
 // (net_width × net_height) to those of the original image, and are clamped to it.

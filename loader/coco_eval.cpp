@@ -13,7 +13,7 @@
 namespace damoyolo {
 namespace {
 
-constexpr std::size_t kMaxDetections = 100;
+constexpr std::size_t kCocoMaxDetections = 100;
 constexpr std::size_t kOverlaps = 10;
 constexpr std::size_t kRecalls = 101;
 
@@ -99,7 +99,7 @@ std::map<int, ClassCells> make_cells(const CocoAnnotations& truth, std::span<con
   for (auto& [category, cells] : classes) {
     for (auto& [image, cell] : cells) {
       std::ranges::stable_sort(cell.detections, std::ranges::greater{}, &CocoDetection::score);
-      if (cell.detections.size() > kMaxDetections) cell.detections.resize(kMaxDetections);
+      if (cell.detections.size() > kCocoMaxDetections) cell.detections.resize(kCocoMaxDetections);
       for (const CocoDetection* detection : cell.detections) {
         for (const CocoAnnotation* object : cell.objects) cell.overlaps.push_back(overlap(*detection, *object));
       }

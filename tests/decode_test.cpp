@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <cmath>
 
+#include "engine/detection.h"
 #include "engine/nms.h"
 #include "tests/golden_generator.h"
 

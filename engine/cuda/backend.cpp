@@ -371,7 +371,7 @@ class CudaBackend : public Backend {
       device += bytes_of(image);
     }
     const kernels::DetectionParameters values{
-        parameters.confidence, parameters.iou, std::clamp(parameters.max_detections, 0, kernels::kMaxDetections),
+        parameters.confidence, parameters.iou, std::clamp(parameters.max_detections, 0, kMaxDetections),
         parameters.class_filter.empty() ? nullptr
                                         : reinterpret_cast<const std::uint8_t*>(network.input().data() + at.classes)};
     std::memcpy(input + at.parameters, &values, sizeof(values));
@@ -389,7 +389,7 @@ class CudaBackend : public Backend {
     const auto* counts = reinterpret_cast<const int*>(output + at.counts);
     const std::size_t count = std::exchange(slot.count, 0);
     for (std::size_t i = 0; i < count; ++i) {
-      const Detection* first = detections + i * kernels::kMaxDetections;
+      const Detection* first = detections + i * kMaxDetections;
       results.emplace_back(first, first + counts[i]);
     }
     if (times == nullptr) return;

@@ -59,7 +59,7 @@ DetectInput::DetectInput(int batch, int class_count)
       bytes(classes + static_cast<std::size_t>(class_count)) {}
 
 DetectOutput::DetectOutput(int batch)
-    : counts(static_cast<std::size_t>(batch) * kernels::kMaxDetections * sizeof(Detection)),
+    : counts(static_cast<std::size_t>(batch) * kMaxDetections * sizeof(Detection)),
       bytes(counts + static_cast<std::size_t>(batch) * sizeof(int)) {}
 
 Network::Network(Runtime& runtime, std::span<const StreamHandle> streams, Graph graph, const HeadSpec& head,

@@ -32,7 +32,7 @@ struct DetectInput {
   DetectInput(int batch, int classes);
   std::size_t images = 0, parameters, classes, bytes;
 };
-// And in its output: Detection [batch, kernels::kMaxDetections], int counts [batch].
+// And in its output: Detection [batch, kMaxDetections], int counts [batch].
 struct DetectOutput {
   explicit DetectOutput(int batch);
   std::size_t detections = 0, counts, bytes;

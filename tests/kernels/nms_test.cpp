@@ -10,8 +10,6 @@
 namespace damoyolo::kernels {
 namespace {
 
-static_assert(kMaxDetections == damoyolo::kMaxDetections);
-
 constexpr int kNetWidth = 64, kNetHeight = 96;
 
 struct Result {
