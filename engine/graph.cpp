@@ -45,9 +45,9 @@ void validate_conv(const Graph& graph, const Node& node) {
 }
 
 void validate_shapes(const Graph& graph, const Node& node) {
-  expect(graph.value(node.output).shape == output_shape(graph, node), node, "output size does not follow");
   const Shape in = graph.value(node.inputs[0]).shape;
   if (node.op == Op::Conv) validate_conv(graph, node);
+  expect(graph.value(node.output).shape == output_shape(graph, node), node, "output size does not follow");
   if (node.op == Op::Add)
     expect(node.inputs.size() == 2 && graph.value(node.inputs[1]).shape == in, node, "operands differ in size");
   if (node.op == Op::Concat)

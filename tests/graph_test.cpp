@@ -107,6 +107,11 @@ TEST_CASE("a broken graph does not validate") {
     broken.neck[1] = add_value(broken, "nothing", {1, 4, 4, 8});
     CHECK_THROWS_WITH_AS(validate(broken), "feature map nothing of the graph is never written", Error);
   }
+  SUBCASE("a convolution that takes no steps") {
+    Graph broken = graph;
+    std::ranges::find(broken.nodes, Op::Conv, &Node::op)->stride = 0;
+    CHECK_THROWS_AS(validate(broken), Error);
+  }
   SUBCASE("weights that do not fit") {
     Graph broken = graph;
     for (Node& node : broken.nodes)
