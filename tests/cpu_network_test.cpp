@@ -61,6 +61,21 @@ std::vector<float> head_of(const cpu::Network& network) {
   return all;
 }
 
+// In fp32 within `bound`, and in bf16 where the processor has it.
+void check_beside_reference(const Graph& graph, const RandomWeights& weights, const std::vector<std::uint8_t>& image,
+                            double bound) {
+  const std::vector<float> expected = reference_head(graph, weights, image);
+  for (const DType type : {DType::F32, DType::BF16}) {
+    if (type == DType::BF16 && !describe_cpu().bf16) continue;
+    cpu::NetworkOptions options;
+    options.plan.activations = type;
+    options.poison_freed = true;
+    cpu::Network network(graph, weights.lookup(), options);
+    network.run(image);
+    CHECK(relative_difference(expected, head_of(network)) < (type == DType::F32 ? bound : 0.01));
+  }
+}
+
 }  // namespace
 
 TEST_CASE("the CPU plan computes what the reference computes, also when freed memory is poisoned") {
@@ -177,18 +192,7 @@ TEST_CASE("a residual of half the size is added after the activation, too") {
     CAPTURE(residual_first);
     graph.nodes.back().residual_first = residual_first;
     validate(graph);
-    Reference reference(graph, weights.lookup());
-    reference.run(image);
-    for (const DType type : {DType::F32, DType::BF16}) {
-      if (type == DType::BF16 && !describe_cpu().bf16) continue;
-      cpu::NetworkOptions options;
-      options.plan.activations = type;
-      options.poison_freed = true;
-      cpu::Network network(graph, weights.lookup(), options);
-      network.run(image);
-      CHECK(relative_difference(reference.read(y), network.read(network.plan().head[0].cls.tensor)) <
-            (type == DType::F32 ? 1e-6 : 0.01));
-    }
+    check_beside_reference(graph, weights, image, 1e-6);
   }
 }
 
@@ -198,16 +202,7 @@ TEST_CASE("the CPU plan computes what no released model leaves to it") {
   const std::vector<std::uint8_t> image = golden_bytes("input", 2 * 4 * 6 * 3);
   Graph graph = model.graph;
   optimize(graph);
-  for (const DType type : {DType::F32, DType::BF16}) {
-    if (type == DType::BF16 && !describe_cpu().bf16) continue;
-    cpu::NetworkOptions options;
-    options.plan.activations = type;
-    options.poison_freed = true;
-    cpu::Network network(graph, weights.lookup(), options);
-    network.run(image);
-    CHECK(relative_difference(reference_head(graph, weights, image), head_of(network)) <
-          (type == DType::F32 ? 1e-5 : 0.01));
-  }
+  check_beside_reference(graph, weights, image, 1e-5);
 }
 
 TEST_CASE("the same input gives the same bytes, whatever ran before") {
