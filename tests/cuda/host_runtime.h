@@ -31,10 +31,11 @@ struct RecordedCall {
 class HostRuntime : public Runtime {
  public:
   std::vector<RecordedCall> calls;
-  std::size_t allocations = 0;                 // ever made, of either kind
-  std::size_t device_limit = ~std::size_t{0};  // bytes that fit on the device
-  std::function<double()> elapsed = [] { return 1e-3; };
-  std::string lost;  // why the device cannot be used any more; empty: it can
+  std::size_t allocations = 0;                            // ever made, of either kind
+  std::size_t device_limit = ~std::size_t{0};             // bytes that fit on the device
+  std::function<double()> elapsed = [] { return 1e-3; };  // between two events
+  std::function<double()> now;  // where there is one, it is asked when a timed event is recorded, and that counts
+  std::string lost;             // why the device cannot be used any more; empty: it can
 
   HostRuntime() { current_ = this; }
 
@@ -101,6 +102,7 @@ class HostRuntime : public Runtime {
     recorded.recorded = true;
     recorded.capture = clocks_.empty() ? 0 : capture_;
     recorded.clock = clocks_.empty() ? Clock() : clocks_.at(stream);
+    if (now && recorded.timed) recorded.time = now();
   }
   // Joins the stream to the capture that the event was recorded in.
   void wait(StreamHandle stream, EventHandle event) override {
@@ -130,7 +132,7 @@ class HostRuntime : public Runtime {
       require_over(event, "cudaEventElapsedTime");
       if (!events_.at(event).timed) throw Error("cudaEventElapsedTime: an event without a time");
     }
-    return elapsed();
+    return now ? events_.at(end).time - events_.at(begin).time : elapsed();
   }
 
   void copy(void* to, const void* from, std::size_t bytes, StreamHandle stream) override {
@@ -167,6 +169,7 @@ class HostRuntime : public Runtime {
   using Clock = std::map<StreamHandle, int>;  // by stream, how much of its work is done before
   struct Event {
     bool timed = false, recorded = false;
+    double time = 0;
     int capture = 0;  // in which it was recorded last; 0: in none
     Clock clock;
   };
