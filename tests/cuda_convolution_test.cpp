@@ -413,6 +413,16 @@ TEST_CASE("all that cuDNN's heuristics propose is offered where everything is to
   CHECK(cudnn.alive() == 0);
 }
 
+TEST_CASE("what cuDNN would compile does not crowd out what is ready-made") {
+  FakeCudnn cudnn;
+  for (std::int64_t index = 1; index <= 20; ++index)
+    cudnn.proposals.push_back({index, {}, {CUDNN_BEHAVIOR_NOTE_RUNTIME_COMPILATION}, {}, 0});
+  cudnn.fallbacks = {{21, {}, {}, {}, 0}};
+  const auto configs = cudnn_configs(*cudnn.library, split(slices(), 0));
+  REQUIRE(first_ready_made(configs) != nullptr);
+  CHECK(first_ready_made(configs)->name == "cudnn:conv:21");
+}
+
 TEST_CASE("cuDNN is asked for the workspace of a configuration since it knows, 9.2") {
   FakeCudnn cudnn;
   cudnn.proposals = {{1, {}, {}, {}, 5000}};

@@ -11,7 +11,8 @@
 namespace damoyolo::cuda {
 namespace {
 
-// Where only the likely ones are wanted: how many a heuristic is asked for, and how many of all are kept.
+// Where only the likely ones are wanted: how many a heuristic is asked for, and how many of all that need not be
+// compiled are kept. Those to compile come last, however early they are proposed.
 constexpr std::size_t kAsked = 64, kKept = 8;
 
 cudnnDataType_t type_of(DType type) {
@@ -270,6 +271,7 @@ std::vector<std::shared_ptr<const CudnnConfig>> cudnn_configs(const Cudnn& cudnn
                                                               Proposals proposals) {
   const bool all = proposals == Proposals::All, knows_workspace = cudnn.functions.cudnnGetVersion() >= 90200;
   std::vector<std::shared_ptr<const CudnnConfig>> configs;
+  std::size_t ready_made = 0;
   const auto graph = build_cudnn_graph(cudnn, split);
   if (!graph) return configs;
   for (const cudnnBackendHeurMode_t mode : {CUDNN_HEUR_MODE_A, CUDNN_HEUR_MODE_B, CUDNN_HEUR_MODE_FALLBACK}) {
@@ -281,7 +283,7 @@ std::vector<std::shared_ptr<const CudnnConfig>> cudnn_configs(const Cudnn& cudnn
     const std::size_t asked = all ? heuristic.count_descriptors(CUDNN_ATTR_ENGINEHEUR_RESULTS) : kAsked;
     for (CudnnDescriptor& config :
          heuristic.get_descriptors(CUDNN_ATTR_ENGINEHEUR_RESULTS, CUDNN_BACKEND_ENGINECFG_DESCRIPTOR, asked)) {
-      if (!all && configs.size() == kKept) return configs;
+      if (!all && ready_made == kKept) return configs;
       const CudnnDescriptor engine =
           config.get_descriptor(CUDNN_ATTR_ENGINECFG_ENGINE, CUDNN_BACKEND_ENGINE_DESCRIPTOR);
       if (!is_allowed(engine, split.first)) continue;
@@ -291,6 +293,7 @@ std::vector<std::shared_ptr<const CudnnConfig>> cudnn_configs(const Cudnn& cudnn
       const auto behaviour =
           engine.get_all<cudnnBackendBehaviorNote_t>(CUDNN_ATTR_ENGINE_BEHAVIOR_NOTE, CUDNN_BEHAVIOR_NOTE_TYPE_COUNT);
       const bool compiled = std::ranges::count(behaviour, CUDNN_BEHAVIOR_NOTE_RUNTIME_COMPILATION) > 0;
+      ready_made += compiled ? 0 : 1;
       const auto workspace = compiled || !knows_workspace ? 0 : config.get<std::int64_t>(kCudnnConfigWorkspace);
       configs.push_back(std::make_shared<const CudnnConfig>(
           CudnnConfig{graph, std::move(config), std::move(name), compiled, workspace}));
