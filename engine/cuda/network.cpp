@@ -153,7 +153,13 @@ void Network::run() {
 
 void Network::enqueue() {
   enqueue_steps(plan_, runtime_, streams_, events_, overlap_, [this](std::size_t position, kernels::Stream stream) {
-    enqueue_step(position, stream, options_.fetch_ahead ? weights_after(position) : DeviceBytes{});
+    try {
+      enqueue_step(position, stream, options_.fetch_ahead ? weights_after(position) : DeviceBytes{});
+    } catch (const OutOfDeviceMemory&) {
+      throw;
+    } catch (const Error& error) {
+      throw Error("{} by {}: {}", name_of(plan_.steps[position], graph_), kernel_name(position), error.what());
+    }
   });
 }
 

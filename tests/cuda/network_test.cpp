@@ -375,6 +375,30 @@ TEST_CASE("cuda network: every convolution in bf16 is near fp32 on the same inpu
   }
 }
 
+TEST_CASE("cuda network: a step that fails is named, with its kernel") {
+  Case test(released_variant("Ns"));
+  const auto failure = [&](bool of_memory) {
+    struct Failing : HostConvolution {
+      Failing(const ConvProblem& problem, const ConvWeights& weights, bool of_memory)
+          : HostConvolution(problem, weights, "failing", 0), of_memory(of_memory) {}
+      void run(const ConvPointers&, kernels::Stream) override {
+        if (of_memory) throw OutOfDeviceMemory("too little");
+        throw Error("the device refuses");
+      }
+      bool of_memory;
+    };
+    const KernelChooser failing{[&](const std::string& node, const ConvProblem& problem,
+                                    const ConvWeights& weights) -> std::unique_ptr<ConvKernel> {
+      if (node != "backbone.0") return on_host.one(node, problem, weights);
+      return std::make_unique<Failing>(problem, weights, of_memory);
+    }};
+    Network(test.runtime, test.streams, test.graph, test.head, test.weights.lookup(), failing,
+            options(Task::Forward, DType::BF16, true));
+  };
+  CHECK_THROWS_WITH_AS(failure(false), "backbone.0 by failing: the device refuses", Error);
+  CHECK_THROWS_WITH_AS(failure(true), "too little", OutOfDeviceMemory);  // for whoever makes room
+}
+
 TEST_CASE("cuda network: all that it took is given back") {
   Case test(released_variant("Ns"));
   const std::size_t before = test.runtime.live();
