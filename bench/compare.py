@@ -37,6 +37,7 @@ import tensors  # noqa: E402
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 ROUNDS = 10
 END_TO_END, END_TO_END_ROUNDS, END_TO_END_RUNS = ("damoyolo", "torch"), 5, 20  # which can; runs of each in all
+ONNX_READERS = ("onnxruntime", "tensorrt")
 CHECKED_IMAGES = 2
 # Relative errors of scores and of boxes against fp32 on the CPU: ‖out − reference‖ / ‖reference‖. Noise makes the
 # scores of a trained model small, and their error in 16 bits larger than that of pictures; another network is off by 1.
@@ -47,6 +48,8 @@ TURN_SECONDS, GROUP_SECONDS = 3, 10
 LONGEST_TURN, OUR_START, OUR_TUNED_START = 60, 30, 90
 
 COMPILED = ("default", "reduce-overhead", "max-autotune")
+# What TensorRT builds with beside PyTorch's mode that searches as long.
+TENSORRT = {"reduce-overhead": "level-3", "max-autotune": "level-5"}
 LARGE = (1, 16, 32)
 # The groups, in order of importance: batch, precisions, and PyTorch's modes. Compiling with max-autotune takes minutes.
 GPU_GROUPS = [(batch, ["bf16"], ["channels-last", "reduce-overhead"]) for batch in LARGE]
@@ -161,9 +164,10 @@ class Comparison:
             "damoyolo": [str(self.args.build / "network-bench")],
             "torch": [self.args.python, str(ROOT / "bench/peers/torch_bench.py")],
             "onnxruntime": [self.args.python, str(ROOT / "bench/peers/onnxruntime_bench.py")],
+            "tensorrt": [self.args.python, str(ROOT / "bench/peers/tensorrt_bench.py")],
         }
         options = {
-            "weights": self.onnx_file(batch) if engine == "onnxruntime" else self.args.weights,
+            "weights": self.onnx_file(batch, precision) if engine in ONNX_READERS else self.args.weights,
             "images": self.images,
             "device": self.args.device,
             "precision": precision,
@@ -175,19 +179,21 @@ class Comparison:
             options["pictures"] = self.args.pictures
         return programs[engine] + [word for name, value in options.items() for word in (f"--{name}", str(value))]
 
-    def onnx_file(self, batch):
-        if batch not in self.onnx:
-            path = f"{self.folder}/{batch}.onnx"
+    def onnx_file(self, batch, precision):
+        key = batch, "fp32" if precision == "tf32" else precision
+        if key not in self.onnx:
+            path = f"{self.folder}/{key[1]}-{batch}.onnx"
             exporter = ROOT / "bench/peers/export_onnx.py"
-            command = [self.args.python, str(exporter), self.args.weights, path, "--batch", str(batch)]
+            command = [self.args.python, str(exporter), self.args.weights, path]
+            command += ["--batch", str(batch), "--precision", key[1]]
             try:
                 subprocess.run(command, capture_output=True, text=True, check=True, timeout=max(self.left(), 1))
             except subprocess.CalledProcessError as error:
                 raise Failed(f"the model could not be exported: {error.stderr.strip().splitlines()[-1]}")
             except subprocess.TimeoutExpired:
                 raise Failed("there was no time to export the model")
-            self.onnx[batch] = path
-        return self.onnx[batch]
+            self.onnx[key] = path
+        return self.onnx[key]
 
     def compute_reference(self):
         pixels = tensors.golden_bytes("input", CHECKED_IMAGES * 3 * self.size[0] * self.size[1])
@@ -328,6 +334,8 @@ class Comparison:
             tf32 = precision == "tf32" and self.args.device == "cuda"
             if "onnxruntime" in self.args.peers and (tf32 or precision == "fp32"):
                 found.append(("onnxruntime", precision, None))
+            if "tensorrt" in self.args.peers and self.args.device == "cuda":
+                found += [("tensorrt", precision, level) for mode, level in TENSORRT.items() if mode in modes]
         return found
 
     def run_group(self, batch, precisions, modes):
@@ -376,7 +384,7 @@ def main():
     parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
     parser.add_argument("--build", type=pathlib.Path, default=ROOT / "build")
     parser.add_argument("--python", default=sys.executable, help="the one that runs the peers")
-    parser.add_argument("--peers", type=words, default=["torch", "onnxruntime"])
+    parser.add_argument("--peers", type=words, default=["torch", "onnxruntime", "tensorrt"])
     parser.add_argument("--precision", type=words, help="only these")
     parser.add_argument("--mode", type=words, help="of PyTorch, only these")
     parser.add_argument("--batch", type=lambda text: [int(word) for word in text.split(",")], help="only these")

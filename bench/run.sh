@@ -15,8 +15,8 @@
 #
 # The weights are the goldens', with lower scores (bench/golden_checkpoint.cpp): how fast a network is does not depend
 # on their values.
-# Peers are run with $PYTHON (python3): PyTorch where it is installed, ONNX Runtime where it is, too. The figures that
-# matter most come first, and what is measured is written at once.
+# Peers are run with $PYTHON (python3): PyTorch where it is installed, ONNX Runtime and, on a GPU, TensorRT where they
+# are, too. The figures that matter most come first, and what is measured is written at once.
 set -uo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.." || exit
 
@@ -115,15 +115,15 @@ else
 fi
 
 peers=()
-for peer in torch onnxruntime; do
+for peer in torch onnxruntime $([ "$device" = cpu ] || echo tensorrt); do
   can="import numpy, torch, $peer"
   [ "$peer $device" != 'onnxruntime cuda' ] ||
     can+='; assert "CUDAExecutionProvider" in onnxruntime.get_available_providers(), "it has no CUDA"'
   if why=$("$python" -c "$can" 2>&1); then
     peers+=("$peer")
   else
-    echo "== $python cannot run $peer on $device (${why##*$'\n'}): its cells stay empty until \"pip install torch" \
-         "numpy onnx onnxscript onnxruntime\" and bench/run.sh again"
+    echo "== $python cannot run $peer on $device (${why##*$'\n'}): nothing is compared with it until \"pip install" \
+         "torch numpy onnx onnxscript ${peer#torch}\" and bench/run.sh again"
   fi
 done
 if "$python" -c 'import numpy' 2> /dev/null; then

@@ -15,12 +15,12 @@ BEGIN, END = "<!-- bench/tables.py: begin -->", "<!-- bench/tables.py: end -->"
 
 PRECISIONS = ("bf16", "fp16", "tf32", "fp32")
 COMPILED = ("default", "reduce-overhead", "max-autotune")
-NAMES = {"damoyolo": "damoyolo", "torch": "PyTorch", "onnxruntime": "ONNX Runtime"}
+NAMES = {"damoyolo": "damoyolo", "torch": "PyTorch", "onnxruntime": "ONNX Runtime", "tensorrt": "TensorRT"}
 
 
 def order_of(configuration):
     engine, precision, mode = configuration
-    modes = (None, "eager", "channels-last", *COMPILED)
+    modes = (None, "eager", "channels-last", *COMPILED, "level-3", "level-5")
     return PRECISIONS.index(precision), list(NAMES).index(engine), modes.index(mode)
 
 
@@ -50,10 +50,11 @@ def digits(value):
 
 def label(configuration):
     engine, precision, mode = configuration
-    torch = {"channels-last": "eager, channels_last", "eager": "eager, contiguous"}
+    words = {"channels-last": "eager, channels_last", "eager": "eager, contiguous",
+             "level-3": "optimization level 3, captured", "level-5": "optimization level 5, captured"}
     if engine == "torch" and mode in COMPILED:
         mode = f"torch.compile, {mode}"
-    return [NAMES[engine], precision, torch.get(mode, mode) or ""]
+    return [NAMES[engine], precision, words.get(mode, mode) or ""]
 
 
 class Device:
@@ -190,7 +191,7 @@ class Device:
         versions = [f"{name} {report[key]}" for name, key in
                     (("driver", "driver"), ("CUDA", "cuda"), ("cuDNN", "cudnn")) if report.get(key)]
         versions += [f"{report['threads']} threads"] if report.get("threads") else []
-        for engine in ("torch", "onnxruntime"):
+        for engine in list(NAMES)[1:]:
             found = {e["engine_version"] for e in report["entries"] if e["engine"] == engine and "engine_version" in e}
             versions += [f"{NAMES[engine]} {version}" for version in sorted(found)]
         ceilings = report["ceilings"]

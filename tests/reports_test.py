@@ -28,6 +28,9 @@ plot = importlib.util.module_from_spec(importlib.util.spec_from_loader("plot", l
 loader.exec_module(plot)
 
 
+TENSORRT = [("tensorrt", "bf16", "level-3"), ("tensorrt", "bf16", "level-5")]  # where it is installed
+
+
 def example(gpu=True):
     """A report with every kind of row, of a device that does not exist."""
     report = {"device": "Example GPU 1" if gpu else "Example CPU 1", "driver": "1.0" if gpu else None}
@@ -35,8 +38,9 @@ def example(gpu=True):
     report |= {"date": "2026-01-31T12:00:00Z", "ceilings": {"copy_gbs": 3000.0, "bf16_tflops": 800.0}}
     report |= {"entries": [], "left_out": [], "layers": [], "accuracy": [], "ratios": []}
     speed = {"eager": 9, "channels-last": 6, "default": 4, "reduce-overhead": 2, "max-autotune": 1.8, None: 3}
+    speed |= {"level-3": 2.2, "level-5": 2.1}
     workload = {"variant": "S", "size": "640x640"}
-    for configuration in tables.rows_for(gpu):
+    for configuration in tables.rows_for(gpu) + (TENSORRT if gpu else []):
         engine, precision, mode = configuration
         for batch in (1, 16, 32):
             base = speed[mode] * (1 if engine == "damoyolo" else 1.4) * (1 if precision == "bf16" else 2)
@@ -44,7 +48,7 @@ def example(gpu=True):
             entry = {"engine": engine, **workload, "precision": precision, "mode": mode, "batch": batch}
             entry |= {"span": "network", "device_memory_mb": 100.0 * batch, "first_result_s": 2.0}
             report["entries"].append(entry | reports.summary(times, batch))
-            if engine == "torch":
+            if engine != "damoyolo":
                 sides = {"of": ("damoyolo", precision, "reduce-overhead" if gpu else None), "over": configuration}
                 sides = {name: dict(zip(("engine", "precision", "mode"), side)) for name, side in sides.items()}
                 row = {**workload, "batch": batch, "span": "network", **sides}
@@ -173,6 +177,18 @@ def test_cells_without_a_run_are_empty_and_name_the_command():
     assert row.split("|")[6].strip() == "" and row.split("|")[5].strip() != "", row
     assert "--precision bf16 --batch 32`" in text
     assert "Empty cells" not in tables.Device(example(), ("S", "640x640")).text()
+
+
+def test_peers_that_may_be_missing_have_rows_where_they_ran():
+    report = example()
+    rows = [line for line in tables.Device(report, ("S", "640x640")).text().splitlines() if "TensorRT" in line]
+    report["entries"] = [entry for entry in report["entries"] if entry["engine"] != "tensorrt"]
+    report["ratios"] = [ratio for ratio in report["ratios"] if ratio["over"]["engine"] != "tensorrt"]
+    text = tables.Device(report, ("S", "640x640")).text()
+    for begin in ("| TensorRT | bf16 | optimization level 5, captured | ",
+                  "| damoyolo bf16 reduce-overhead | TensorRT bf16 optimization level 3, captured | "):
+        assert any(row.startswith(begin) for row in rows), rows
+    assert "TensorRT" not in text and "Empty cells" not in text
 
 
 def test_memory_is_said_to_be_what_it_is_on_that_device():

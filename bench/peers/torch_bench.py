@@ -11,6 +11,7 @@ import time
 
 import torch
 
+import cuda_events
 import damo_yolo
 import tensors
 import worker
@@ -29,7 +30,7 @@ class Torch:
         if not self.cuda and args.precision not in ("fp32", "bf16"):
             raise RuntimeError(f"no {args.precision} on a CPU")
         torch.set_num_threads(args.threads)
-        free = self.free_bytes()
+        free = cuda_events.free_bytes() if self.cuda else None
         torch.backends.cudnn.benchmark = True
         torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = args.precision == "tf32"
 
@@ -52,17 +53,9 @@ class Torch:
         plan_s = time.perf_counter() - begin
         for _ in range(worker.WARM_UP):  # the first runs of reduce-overhead and max-autotune record and capture
             self.step()
-        self.memory_bytes = free - self.free_bytes() if self.cuda else None
+        self.memory_bytes = free - cuda_events.free_bytes() if self.cuda else None
         self.whole = None  # end to end, when that is asked for
         self.ready = {"engine": "torch", "engine_version": torch.__version__, "plan_s": plan_s}
-
-    def free_bytes(self):
-        """Of the device, once its context is there; what choosing kernels took for a while counts as free."""
-        if not self.cuda:
-            return None
-        torch.cuda.synchronize()
-        torch.cuda.empty_cache()
-        return torch.cuda.mem_get_info()[0]
 
     def compile(self, mode):
         if self.cuda:
@@ -82,25 +75,9 @@ class Torch:
     def run(self, times):
         for _ in range(worker.WARM_UP):
             self.step()
-        if not self.cuda:
-            return {"alone_ms": [self.clocked() for _ in range(times)], "back_to_back_ms": []}
-
-        event = lambda: torch.cuda.Event(enable_timing=True)
-        begin, end, alone = event(), event(), []
-        torch.cuda.synchronize()
-        for _ in range(times):
-            begin.record()
-            self.step()
-            end.record()
-            end.synchronize()
-            alone.append(begin.elapsed_time(end))
-
-        ends = [event() for _ in range(times + 1)]
-        for moment in ends:
-            self.step()
-            moment.record()
-        torch.cuda.synchronize()
-        return {"alone_ms": alone, "back_to_back_ms": [a.elapsed_time(b) for a, b in zip(ends, ends[1:])]}
+        if self.cuda:
+            return cuda_events.measure(self.step, times)
+        return {"alone_ms": [self.clocked() for _ in range(times)], "back_to_back_ms": []}
 
     def clocked(self):
         begin = time.perf_counter()
