@@ -12,8 +12,10 @@
 
 #include <CLI/CLI.hpp>
 #include <algorithm>
+#include <chrono>
 #include <cmath>
 #include <cstdio>
+#include <filesystem>
 #include <fstream>
 #include <memory>
 #include <nlohmann/json.hpp>
@@ -135,14 +137,28 @@ class Bench {
       for (const Layer& layer : layers) {
         results_.push_back(measure(layer, batch, shares.next_deadline()));
         print(results_.back());
+        if (TimeShares::Clock::now() > written_ + kBetweenReports) write_report();
       }
+    write_report();
     fmt::print("\n");
     for (const int batch : options_.batches) print_summary(batch);
   }
 
+ private:
   nlohmann::json report() const;
 
- private:
+  // Now and then: a fault of the GPU, or an end from outside, leaves what has been timed until then.
+  void write_report() {
+    if (options_.json.empty()) return;
+    const std::string partial = options_.json + ".partial";
+    std::ofstream file(partial);
+    file << report().dump(1) << '\n';
+    file.close();
+    if (!file) throw Error("{}: cannot be written", partial);
+    std::filesystem::rename(partial, options_.json);
+    written_ = TimeShares::Clock::now();
+  }
+
   std::vector<Timed> candidates(const ConvProblem& problem) {
     std::vector<ConvCandidate> own, library;
     if (wants("own")) own = own_candidates(problem, libraries_.device, options_.all ? ~std::size_t{0} : kOwn);
@@ -265,6 +281,7 @@ class Bench {
 
   static constexpr std::size_t kOwn = 8;  // of each generation
   static constexpr int kCheckedPixels = 64;
+  static constexpr std::chrono::seconds kBetweenReports{5};
 
   Options options_;
   Environment environment_;
@@ -273,6 +290,7 @@ class Bench {
   Libraries libraries_;  // given the stream, and so the first to go
   Ceilings ceilings_;
   std::vector<Result> results_;
+  TimeShares::Clock::time_point written_ = TimeShares::Clock::now();
 };
 
 nlohmann::json Bench::report() const {
@@ -332,10 +350,6 @@ void run(const Options& options) {
   if (layers.empty()) throw Error("no layer is of {}", fmt::join(options.variants, ", "));
   Bench bench(options);
   bench.run(layers);
-  if (options.json.empty()) return;
-  std::ofstream file(options.json);
-  file << bench.report().dump(1) << '\n';
-  if (!file.flush()) throw Error("{}: cannot be written", options.json);
 }
 
 }  // namespace
