@@ -134,7 +134,7 @@ ASAN_LIB_SOURCES  := $(filter-out %/capabilities.cpp %/ceilings.cpp %/convolutio
 ASAN_TEST_SOURCES := $(filter-out $(NETWORK_TESTS),$(TEST_SOURCES))
 TEST_COMMANDS     += $(BUILD)/network_tests $(BUILD)/asan/tests
 SCRIPT_TESTS      += 'tests/cases_test.sh $(BUILD)/faulty_cases' 'tests/python.sh tests/reports_test.py' \
-                     tests/build_test.sh tests/open_test.sh
+                     tests/build_test.sh tests/open_test.sh 'tests/python.sh tests/compare_test.py'
 SANITIZED = $(MAKE) CPU_ONLY=1 BUILD=$(BUILD)/asan CXXFLAGS='-O0 -g1' TEST_CXXFLAGS='-O0 -g1' CLI_SOURCES= \
             LIB_SOURCES='$(ASAN_LIB_SOURCES)' TEST_SOURCES='$(ASAN_TEST_SOURCES)' \
             SANITIZE='-fsanitize=address,undefined -fno-sanitize-recover=all'

@@ -46,14 +46,17 @@ TOLERANCE = {"fp32": 1e-4, "tf32": 3e-2, "bf16": 3e-2, "fp16": 3e-2}
 TURN_SECONDS, GROUP_SECONDS = 3, 10
 # What hangs may not eat the others' time: the longest turn; and this engine's start, which compiles nothing.
 LONGEST_TURN, OUR_START, OUR_TUNED_START = 60, 30, 90
+# What a start takes at least, by mode; a group that could not begin with less is left out, so that smaller ones behind
+# it have their turn.
+LEAST_START = {"default": 15, "reduce-overhead": 15, "max-autotune": 90, "level-3": 15, "level-5": 60}
+OUR_LEAST_START = {"max-autotune": 30}
 
 COMPILED = ("default", "reduce-overhead", "max-autotune")
 # What TensorRT builds with beside PyTorch's mode that searches as long.
 TENSORRT = {"reduce-overhead": "level-3", "max-autotune": "level-5"}
-LARGE = (1, 16, 32)
 # The groups, in order of importance: batch, precisions, and PyTorch's modes. Compiling with max-autotune takes minutes.
-GPU_GROUPS = [(batch, ["bf16"], ["channels-last", "reduce-overhead"]) for batch in LARGE]
-GPU_GROUPS += [(batch, ["bf16"], ["max-autotune"]) for batch in LARGE]
+GPU_GROUPS = [(batch, ["bf16"], ["channels-last", "reduce-overhead"]) for batch in (1, 16, 32)]
+GPU_GROUPS += [(batch, ["bf16"], ["max-autotune"]) for batch in (1, 32, 16)]
 GPU_GROUPS += [(1, ["bf16"], ["eager", "default"])]
 GPU_GROUPS += [
     (batch, [precision], ["eager", "channels-last", "reduce-overhead"])
@@ -64,12 +67,11 @@ GPU_GROUPS += [(batch, ["bf16"], ["channels-last", "reduce-overhead"]) for batch
 CPU_GROUPS = [(batch, ["fp32", "bf16"], ["channels-last", "default"]) for batch in (1, 4)]
 
 
-def our_modes(device, batch, precision, modes):
-    """Beside those of PyTorch; a processor has one way."""
+def our_modes(device, modes):
+    """Beside those of PyTorch: the same, and the one that users get. A processor has one way."""
     if device == "cpu":
         return [None]
-    tuned = ["max-autotune"] if precision == "bf16" and batch in LARGE else []
-    return (["default"] if "default" in modes else []) + ["reduce-overhead"] + tuned
+    return [mode for mode in COMPILED if mode in modes or mode == "reduce-overhead"]
 
 
 class Failed(Exception):
@@ -231,9 +233,10 @@ class Comparison:
             command = self.command(configuration, batch)
             name = "-".join(word for word in (*configuration, str(batch)) if word)
             worker = Worker(command, f"{self.folder}/{name}.log", tempfile.mkdtemp(dir=self.folder))
-            longest = self.args.prepare
+            tuned = configuration[2] in ("max-autotune", TENSORRT["max-autotune"])
+            longest = self.args.prepare * (2 if tuned else 1)
             if configuration[0] == "damoyolo":
-                longest = min(longest, OUR_TUNED_START if configuration[2] == "max-autotune" else OUR_START)
+                longest = min(longest, OUR_TUNED_START if tuned else OUR_START)
             facts = worker.answer(max(min(longest, self.left() - reserved), 1))
             lane = Lane(configuration, worker, {**facts, "first_result_s": time.monotonic() - worker.began})
             self.check(lane)
@@ -325,10 +328,15 @@ class Comparison:
     def measuring_takes(self, configurations):
         return GROUP_SECONDS + len(configurations) * (self.args.seconds + TURN_SECONDS)
 
-    def configurations(self, batch, precisions, modes):
+    def starting_takes(self, configurations):
+        """At least."""
+        least = lambda engine, mode: (OUR_LEAST_START if engine == "damoyolo" else LEAST_START).get(mode, 3)
+        return sum(least(engine, mode) for engine, _, mode in configurations)
+
+    def configurations(self, precisions, modes):
         found = []
         for precision in precisions:
-            found += [("damoyolo", precision, mode) for mode in our_modes(self.args.device, batch, precision, modes)]
+            found += [("damoyolo", precision, mode) for mode in our_modes(self.args.device, modes)]
             if "torch" in self.args.peers:
                 found += [("torch", precision, mode) for mode in modes]
             tf32 = precision == "tf32" and self.args.device == "cuda"
@@ -339,9 +347,9 @@ class Comparison:
         return found
 
     def run_group(self, batch, precisions, modes):
-        configurations = self.configurations(batch, precisions, modes)
+        configurations = self.configurations(precisions, modes)
         reserved = self.measuring_takes(configurations)
-        if self.left() < reserved + GROUP_SECONDS:
+        if self.left() < reserved + self.starting_takes(configurations):
             for configuration in configurations:
                 self.left_out(configuration, batch, "the time was used up")
             return
@@ -368,6 +376,8 @@ class Comparison:
                 print(f"{self.workload['variant']}, batch {batch}, {what} ({self.left():.0f} s left):", flush=True)
                 self.run_group(batch, precisions, modes)
                 reports.write(self.report, self.args.json)
+                if self.args.results:
+                    reports.add(self.args.results, self.report)
 
 
 def describe(configuration):
@@ -379,6 +389,7 @@ def main():
     words = lambda text: text.split(",")
     parser.add_argument("--weights", required=True)
     parser.add_argument("--json", required=True, help="the report to write")
+    parser.add_argument("--results", help="a folder of reports, into whose of the device that is joined each time")
     parser.add_argument("--header", required=True,
                         help="a report whose device, versions and commit this one takes over")
     parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
@@ -392,7 +403,8 @@ def main():
     parser.add_argument("--threads", type=int, default=len(os.sched_getaffinity(0)))
     parser.add_argument("--seconds", type=float, help="that each configuration is timed for (GPU: 2, CPU: 6)")
     parser.add_argument("--budget", type=float, default=3600, help="seconds that everything may take")
-    parser.add_argument("--prepare", type=float, default=180, help="seconds a peer may take to its first result")
+    parser.add_argument("--prepare", type=float, default=180,
+                        help="seconds a peer may take to its first result, twice as many for max-autotune")
     args = parser.parse_args()
     args.seconds = args.seconds or (2 if args.device == "cuda" else 6)
     folder = tempfile.mkdtemp(prefix="damoyolo-bench-")

@@ -164,16 +164,22 @@ def path_of(device, folder):
     return pathlib.Path(folder) / (re.sub(r"[^a-z0-9]+", "-", device.lower()).strip("-") + ".json")
 
 
+def add(folder, newer):
+    """Joins a report into that of its device in the folder; the path of that one."""
+    path = path_of(newer["device"], folder)
+    joined = newer
+    if path.exists():
+        joined = read(path)
+        join(joined, newer)
+    write(joined, path)
+    return path
+
+
 def main():
     if len(sys.argv) < 3:
         raise SystemExit(__doc__)
-    newer = [read(path) for path in sys.argv[2:]]
-    path = path_of(newer[0]["device"], sys.argv[1])
-    joined = read(path) if path.exists() else newer.pop(0)
-    for report in newer:
-        join(joined, report)
-    write(joined, path)
-    print(path)
+    paths = [add(sys.argv[1], read(path)) for path in sys.argv[2:]]
+    print(paths[-1])
 
 
 if __name__ == "__main__":

@@ -49,15 +49,19 @@ trap 'rm -rf "$folder"' EXIT
 mkdir -p "$results"
 left() { echo $((budget - SECONDS > 1 ? budget - SECONDS : 1)); }
 
-# step SECONDS REPORT COMMAND...: at most that long, and what it has written is kept even when it fails.
+# step SECONDS REPORT COMMAND...: at most that long, and what it has written is kept even when it fails. What it says is
+# shown when it fails, or at once where there is `show`.
 step() {
   local seconds=$1 report=$2 status=0
   shift 2
   [ "$seconds" -lt "$(left)" ] || seconds=$(left)
   [ "$seconds" -gt 5 ] || { echo "== left out, the time is used up: $*"; return 1; }
   echo "== $* ($SECONDS s)"
-  timeout -k 10 "$seconds" "$@" > "$folder/log" 2>&1 || status=$?
-  if [ $status -ne 0 ] || [ -n "${show:-}" ]; then tail -n 60 "$folder/log"; fi
+  if [ -n "${show:-}" ]; then
+    timeout -k 10 "$seconds" "$@" 2>&1 || status=$?
+  else
+    timeout -k 10 "$seconds" "$@" > "$folder/log" 2>&1 || { status=$?; tail -n 60 "$folder/log"; }
+  fi
   [ $status -eq 0 ] || echo "== that failed with status $status; going on"
   [ ! -e "$report" ] || "$python" bench/report.py "$results" "$report" > "$folder/path" || status=1
   return $status
@@ -93,26 +97,8 @@ header 90 auto reduce-overhead || header 45 auto default || header 45 fp32 defau
 device=$("$python" -c 'import json, sys; print("cuda" if json.load(open(sys.argv[1]))["driver"] else "cpu")' \
   "$folder/header.json")
 on=(--device "$device")
-if [ "$device" = cuda ]; then precisions=fp32,bf16,fp16 late=90; else precisions=fp32,bf16 late=60; fi
-
-if [ ${#chosen[@]} -eq 0 ]; then
-  late=$((budget > 3 * late ? late : budget / 3))
-  for batch in 1 16 32; do
-    [ "$device" = cuda ] || [ $batch = 1 ] || continue
-    step 60 "$folder/layers$batch.json" "$build/damoyolo" layers -w "$model" "${on[@]}" --batch $batch \
-      --json "$folder/layers$batch.json"
-  done
-  if [ "$device" = cuda ] && [ -x "$build/layer-bench" ]; then
-    step 75 '' "$build/layer-bench" --variants "$variant" --batch 1 --seconds 45 --json "$folder/kernels.json"
-    [ ! -e "$folder/kernels.json" ] || "$python" bench/layer_results.py "$results" "$folder/kernels.json"
-  fi
-  step 60 "$folder/accuracy.json" "$python" bench/accuracy.py --header "$folder/header.json" --build "$build" \
-    --json "$folder/accuracy.json" "${on[@]}" --seconds 30 \
-    --precision "$precisions$([ "$device" = cpu ] || echo ,tf32)" \
-    --set "digits=$digits,tests/data/digits/images,tests/data/digits/annotations.json" ${sets[@]+"${sets[@]}"}
-else
-  late=0
-fi
+if [ "$device" = cuda ]; then precisions=fp32,bf16,fp16 late=120; else precisions=fp32,bf16 late=90; fi
+if [ ${#chosen[@]} -eq 0 ]; then late=$((budget > 3 * late ? late : budget / 3)); else late=0; fi
 
 peers=()
 for peer in torch onnxruntime $([ "$device" = cpu ] || echo tensorrt); do
@@ -129,15 +115,24 @@ done
 if "$python" -c 'import numpy' 2> /dev/null; then
   # Beyond its own time it may end its last turns; what is cut off then would be lost.
   compare=$(($(left) - (late > 30 ? late : 30)))
-  show=yes step $((compare + 30)) "$folder/compare.json" "$python" bench/compare.py --header "$folder/header.json" \
+  show=yes step $((compare + 30)) '' "$python" bench/compare.py --header "$folder/header.json" \
     --weights "$model" --device "$device" --build "$build" --pictures weights/demo \
-    --json "$folder/compare.json" --budget "$compare" \
+    --json "$folder/compare.json" --results "$results" --budget "$compare" \
     --peers "$(IFS=,; echo "${peers[*]-}")" ${chosen[@]+"${chosen[@]}"}
 else
   echo "== $python has no numpy: nothing is compared with peers"
 fi
 
 if [ ${#chosen[@]} -eq 0 ]; then
+  for batch in 1 16 32; do
+    [ "$device" = cuda ] || [ $batch = 1 ] || continue
+    step 60 "$folder/layers$batch.json" "$build/damoyolo" layers -w "$model" "${on[@]}" --batch $batch \
+      --json "$folder/layers$batch.json"
+  done
+  step 60 "$folder/accuracy.json" "$python" bench/accuracy.py --header "$folder/header.json" --build "$build" \
+    --json "$folder/accuracy.json" "${on[@]}" --seconds 30 \
+    --precision "$precisions$([ "$device" = cpu ] || echo ,tf32)" \
+    --set "digits=$digits,tests/data/digits/images,tests/data/digits/annotations.json" ${sets[@]+"${sets[@]}"}
   # The digits' model, for accuracy beside speed; then every batch and mode of the other.
   for precision in ${precisions//,/ }; do
     bench "digits-$precision" 15 -w "$digits" --batch 1 --seconds 0.5 --precision "$precision" --mode reduce-overhead
@@ -152,6 +147,10 @@ if [ ${#chosen[@]} -eq 0 ]; then
     all_batches fp16 45 --precision fp16 --mode reduce-overhead
     all_batches tf32 45 --precision fp32 --tf32 --mode reduce-overhead
     batches=1,16,32 all_batches autotune 150 --precision bf16 --mode max-autotune
+    if [ -x "$build/layer-bench" ]; then
+      step 75 '' "$build/layer-bench" --variants "$variant" --batch 1 --seconds 45 --json "$folder/kernels.json"
+      [ ! -e "$folder/kernels.json" ] || "$python" bench/layer_results.py "$results" "$folder/kernels.json"
+    fi
   fi
 fi
 

@@ -108,13 +108,13 @@ class Device:
         return f"Empty cells have not been run. {'; '.join(commands)} fills those of the peers.\n" if commands else ""
 
     def speedups(self, span):
-        """Of the mode that users get."""
+        """Of the mode that users get, and of that which a peer runs in."""
         found, batches = {}, set()
         for ratio in self.report.get("ratios", []):
             ours, theirs = (tuple(ratio[side][name] for name in ("engine", "precision", "mode"))
                             for side in ("of", "over"))
             workload = (ratio["variant"], ratio["size"], ratio["span"])
-            if workload == (self.variant, self.size, span) and ours[2] in (None, "reduce-overhead"):
+            if workload == (self.variant, self.size, span) and ours[2] in (None, "reduce-overhead", theirs[2]):
                 figures = f"{ratio['ratio']:.2f}× ({ratio['low']:.2f}–{ratio['high']:.2f}){self.mark(ratio)}"
                 found.setdefault((ours, theirs), {})[ratio["batch"]] = figures
                 batches.add(ratio["batch"])

@@ -25,9 +25,9 @@ def read(path):
     return metadata, tensors
 
 
-def write(path, tensors):
+def write(path, tensors, metadata=None):
     """Float32 and uint8 arrays by name."""
-    header, offset = {}, 0
+    header, offset = {"__metadata__": metadata} if metadata else {}, 0
     for name, array in tensors.items():
         header[name] = {
             "dtype": _NAMES[array.dtype],

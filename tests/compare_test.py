@@ -1,0 +1,123 @@
+#!/usr/bin/env python3
+"""Tests of bench/compare.py with engines that only speak its language. Prints the Test Anything Protocol.
+
+Peers fail in every way there is: each costs itself alone.
+"""
+
+import contextlib
+import io
+import json
+import pathlib
+import sys
+import tempfile
+import traceback
+
+ROOT = pathlib.Path(__file__).resolve().parents[1]
+sys.path[:0] = [str(ROOT / "bench")]
+
+# All programs in one: this engine, which gives the reference, too, and the peers, by PyTorch's modes.
+PROGRAM = f"""#!{sys.executable}
+import json, sys, time
+sys.path.insert(0, "{ROOT}/bench/peers")
+import numpy, tensors
+
+outputs = dict(scores=numpy.ones((2, 5, 3), numpy.float32), boxes=numpy.ones((2, 5, 4), numpy.float32))
+if sys.argv[1] == "forward":
+    tensors.write(sys.argv[sys.argv.index("-o") + 1], outputs)
+    sys.exit()
+torch, mode = "torch_bench" in sys.argv[1], sys.argv[sys.argv.index("--mode") + 1]
+say = lambda message: print(json.dumps(message), flush=True)
+if torch and mode == "eager":
+    time.sleep(60)
+if torch and mode == "default":
+    sys.exit("a crash")
+say(dict(engine="torch" if torch else "damoyolo"))
+for line in sys.stdin:
+    word, _, rest = line.strip().partition(" ")
+    if word == "run":
+        say(dict(alone_ms=[3.0 if torch else 1.5] * int(rest), back_to_back_ms=[1.0]))
+    elif word == "end_to_end":
+        sys.exit("another crash")
+    elif word == "outputs":
+        if torch and mode == "channels-last":
+            outputs["scores"][0] = 2
+        tensors.write(rest, outputs)
+        say(dict())
+    else:
+        say(dict(device_memory_mb=1.0))
+"""
+
+
+def compared(*options, modes):
+    """The report of one group with these modes of PyTorch."""
+    import compare
+    import tensors
+
+    with tempfile.TemporaryDirectory() as folder:
+        for name in ("damoyolo", "network-bench", "python"):
+            program = pathlib.Path(folder) / name
+            program.write_text(PROGRAM)
+            program.chmod(0o755)
+        header = {"device": "Example GPU 1", "driver": "1.0", "cuda": "13.0", "cudnn": None, "commit": "abc"}
+        header |= {"date": "2026-01-31T12:00:00Z", "ceilings": {"copy_gbs": None, "bf16_tflops": None}}
+        header |= {"entries": [], "layers": [], "accuracy": []}
+        pathlib.Path(f"{folder}/header.json").write_text(json.dumps(header))
+        model = {"variant": "S", "input_size": [8, 8]}
+        tensors.write(f"{folder}/weights.safetensors", {}, {"model": json.dumps(model)})
+        compare.GPU_GROUPS = [(1, ["bf16"], modes)]
+        sys.argv = ["compare.py", "--header", f"{folder}/header.json", "--weights", f"{folder}/weights.safetensors"]
+        sys.argv += ["--device", "cuda", "--build", folder, "--python", f"{folder}/python", "--peers", "torch"]
+        sys.argv += ["--json", f"{folder}/compare.json", "--results", folder, "--pictures", folder]
+        sys.argv += ["--seconds", "0.05", *options]
+        with contextlib.redirect_stdout(io.StringIO()):
+            compare.main()
+        return json.loads(pathlib.Path(f"{folder}/example-gpu-1.json").read_text())
+
+
+def modes_of(report, kind, engine):
+    return [row["mode"] for row in report[kind] if row["engine"] == engine]
+
+
+def test_peers_that_fail_cost_themselves_alone():
+    modes = ["eager", "channels-last", "default", "reduce-overhead"]
+    report = compared("--prepare", "2", modes=modes)
+    reasons = {row["mode"]: row["reason"] for row in report["left_out"]}
+    assert list(reasons) == modes[:3], reasons
+    assert "no answer within" in reasons["eager"] and "a crash" in reasons["default"], reasons
+    assert "relative error" in reasons["channels-last"], reasons
+    assert modes_of(report, "entries", "torch") == ["reduce-overhead"]
+    assert modes_of(report, "entries", "damoyolo") == ["default", "reduce-overhead"]
+    assert [(row["of"]["mode"], row["ratio"]) for row in report["ratios"]] == [("default", 2), ("reduce-overhead", 2)]
+
+
+def test_what_there_is_no_time_for_is_not_begun():
+    report = compared("--budget", "100", modes=["max-autotune"])
+    assert report["entries"] == [] and modes_of(report, "left_out", "torch") == ["max-autotune"]
+    report = compared("--budget", "100", modes=["reduce-overhead"])
+    assert modes_of(report, "entries", "torch") == ["reduce-overhead"]
+
+
+def test_ours_choose_by_timing_where_theirs_do():
+    report = compared(modes=["max-autotune"])
+    assert modes_of(report, "entries", "damoyolo") == ["reduce-overhead", "max-autotune"]
+
+
+def main():
+    tests = [(name, test) for name, test in globals().items() if name.startswith("test_")]
+    failed = 0
+    for number, (name, test) in enumerate(tests, 1):
+        right, skip = "ok", ""
+        try:
+            test()
+        except ModuleNotFoundError as error:
+            skip = f" # SKIP {error}"
+        except BaseException:
+            traceback.print_exc()
+            right, failed = "not ok", failed + 1
+        print(f"{right} {number} - compare: {name[5:].replace('_', ' ')}{skip}", flush=True)
+    print(f"1..{len(tests)}")
+    return failed > 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
