@@ -1,9 +1,11 @@
 #!/usr/bin/env python3
-"""Tests of bench/compare.py with engines that only speak its language. Prints the Test Anything Protocol.
+"""Tests of bench/compare.py with engines that only speak its language, and of its peers. Prints the Test Anything
+Protocol.
 
 Peers fail in every way there is: each costs itself alone.
 """
 
+import ast
 import contextlib
 import io
 import json
@@ -100,6 +102,19 @@ def test_what_there_is_no_time_for_is_not_begun():
 def test_ours_choose_by_timing_where_theirs_do():
     report = compared(modes=["max-autotune"])
     assert modes_of(report, "entries", "damoyolo") == ["reduce-overhead", "max-autotune"]
+
+
+def test_no_function_hides_a_module():
+    """An import of a.b inside a function makes `a` its own name there, unknown in branches that do not import."""
+    bound = lambda node: {(alias.asname or alias.name).partition(".")[0] for alias in node.names}
+    imports = lambda tree: [node for node in ast.walk(tree) if isinstance(node, (ast.Import, ast.ImportFrom))]
+    for path in [*ROOT.glob("bench/**/*.py"), ROOT / "bench/plot"]:
+        tree = ast.parse(path.read_text())
+        known = set().union(*(bound(node) for node in tree.body if isinstance(node, (ast.Import, ast.ImportFrom))))
+        for function in ast.walk(tree):
+            if isinstance(function, ast.FunctionDef):
+                hidden = known & set().union(*map(bound, imports(function)))
+                assert not hidden, f"{path}: {function.name} hides {hidden}"
 
 
 def main():

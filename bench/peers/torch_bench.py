@@ -61,9 +61,9 @@ class Torch:
         if self.cuda:
             torch._dynamo.mark_static_address(self.input)
         else:
-            import torch._inductor.config
+            from torch._inductor import config
 
-            torch._inductor.config.freezing = True
+            config.freezing = True
         self.model = torch.compile(self.model, mode=mode, fullgraph=True, dynamic=False)
 
     def step(self):
