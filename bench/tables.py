@@ -90,9 +90,10 @@ class Device:
             cells.append(digits(figure(entry)) + self.mark(entry) if entry and figure(entry) is not None else "")
         return cells
 
-    def times(self, figure):
+    def times(self, figure, empty_rows=True):
         titles = ["engine", "precision", "mode", *(f"batch {batch}" for batch in self.batches)]
-        return table(titles, [label(row) + self.cells(row, figure) for row in self.rows], len(self.batches))
+        rows = [label(row) + cells for row in self.rows if any(cells := self.cells(row, figure)) or empty_rows]
+        return table(titles, rows, len(self.batches)) if rows else ""
 
     def missing(self):
         """What fills the cells that peers are compared in."""
@@ -210,6 +211,9 @@ class Device:
             self.missing(),
         ]
         sections = [
+            ("**Back to back**, median ms from the end of a batch to that of the next, launched without waiting for it: "
+             "what the host does for a launch is hidden as far as the GPU takes longer.",
+             self.times(lambda entry: entry.get("back_to_back_ms"), empty_rows=False)),
             ("**Beside each other**: how many times faster, of what took turns in one run. The median over the rounds, "
              "and their range, of the ratio of neighbouring turns' medians.", self.speedups("network")),
             ("**Before the first result, and memory.** Seconds at batch 1 from starting the process, nothing cached: "

@@ -191,6 +191,26 @@ def test_peers_that_may_be_missing_have_rows_where_they_ran():
     assert "TensorRT" not in text and "Empty cells" not in text
 
 
+def test_back_to_back_has_a_table_where_it_was_measured():
+    report = example()
+    assert "Back to back" not in tables.Device(report, ("S", "640x640")).text()
+    report["entries"][place_of(report, engine="torch", mode="reduce-overhead")]["back_to_back_ms"] = 1.25
+    device = tables.Device(report, ("S", "640x640"))
+    text = device.text().partition("**Back to back**")[2].partition("**Beside")[0]
+    assert text.count("| 1.25 |") == 1 and text.count("PyTorch") == 1 and "damoyolo" not in text, text
+
+
+def test_equal_modes_are_put_beside_each_other():
+    report = example()
+    row = next(row for row in report["ratios"] if row["over"]["mode"] == "max-autotune" and row["batch"] == 1)
+    for mode in ("default", "max-autotune"):
+        report["ratios"].append({**row, "of": {**row["of"], "mode": mode}})
+    found = tables.Device(report, ("S", "640x640")).speedups("network")
+    begin = "| damoyolo bf16 {} | PyTorch bf16 torch.compile, max-autotune |"
+    assert begin.format("max-autotune") in found and begin.format("reduce-overhead") in found
+    assert begin.format("default") not in found
+
+
 def test_memory_is_said_to_be_what_it_is_on_that_device():
     gpu, cpu = (tables.Device(example(on_gpu), ("S", "640x640")).text() for on_gpu in (True, False))
     assert "the driver counts" in gpu and "the driver counts" not in cpu and "plan and weights" in cpu
