@@ -181,7 +181,7 @@ SANITIZED_TILES := $(SANITIZED_TILES),*sm90 128x128x64 ping-pong: every*,*sm90 1
 SANITIZED_TILES := $(SANITIZED_TILES),*sm90 128x64x32 then 96 ping-pong: every*
 gpu-check:
 	@$(ON_GPU) \
-	timeout -k 5 30 $(BUILD)/damoyolo doctor --device cuda; gpu=$$?; \
+	timeout -k 5 60 $(BUILD)/damoyolo doctor --device cuda; gpu=$$?; \
 	tests/run.sh "tests/cases.sh 10/60 $(BUILD)/kernel_tests_gpu -tc='instructions:*'" \
 	  "tests/cases.sh 10/40 $(BUILD)/kernel_tests_gpu -tce='instructions:*' -sfe='*conv_sm*'" \
 	  "tests/cases.sh 10/50 $(BUILD)/kernel_tests_gpu -sf='*conv_sm80*'" \
