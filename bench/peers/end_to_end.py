@@ -23,6 +23,15 @@ def decode(data):
     return torch.from_numpy(picture)
 
 
+def suppress(box, score, group):
+    """Which boxes stay, the best first; boxes of different groups leave each other alone."""
+    if not box.is_cuda or len(box) == 0:
+        return torchvision.ops.batched_nms(box, score, group, IOU)
+    # batched_nms, too, moves the groups apart, but goes over them one by one where boxes are many.
+    apart = group.double() * (box.max() - box.min() + 1)
+    return torchvision.ops.nms(box + apart[:, None], score.double(), IOU)
+
+
 class EndToEnd:
     """`pixels`: uint8 [batch, height, width, 3], what network() reads; it gives scores and boxes of all anchors."""
 
@@ -51,7 +60,7 @@ class EndToEnd:
         scores, boxes = self.network()
         image, anchor, label = (scores > CONFIDENCE).nonzero(as_tuple=True)
         score, box = scores[image, anchor, label], boxes[image, anchor]
-        kept = torchvision.ops.batched_nms(box, score, image * scores.shape[2] + label, IOU)
+        kept = suppress(box, score, image * scores.shape[2] + label)
         sizes = torch.tensor([[p.shape[1], p.shape[0]] * 2 for p in pictures], device=box.device, dtype=torch.float32)
         image = image[kept]
         box = box[kept] / box.new_tensor([width, height, width, height]) * sizes[image]
