@@ -227,9 +227,9 @@ class Comparison:
 
     def prepare(self, configuration, batch, reserved):
         """The lane, when it is ready and computes what it should; nothing else runs meanwhile."""
-        worker = None
+        worker = ready = None
+        began = time.monotonic()
         try:
-            began = time.monotonic()
             command = self.command(configuration, batch)
             name = "-".join(word for word in (*configuration, str(batch)) if word)
             worker = Worker(command, f"{self.folder}/{name}.log", tempfile.mkdtemp(dir=self.folder))
@@ -240,12 +240,13 @@ class Comparison:
             facts = worker.answer(max(min(longest, self.left() - reserved), 1))
             lane = Lane(configuration, worker, {**facts, "first_result_s": time.monotonic() - worker.began})
             self.check(lane)
-            return lane
+            ready = lane
         except (Failed, OSError, ValueError) as error:
-            if worker is not None:
-                worker.close()
             self.left_out(configuration, batch, f"{error} (after {time.monotonic() - began:.0f} s)")
-            return None
+        finally:
+            if worker is not None and ready is None:
+                worker.close()
+        return ready
 
     def measure(self, lanes, batch):
         """Each lane gets its seconds, in rounds, or fewer rounds where the time is used up."""
@@ -413,7 +414,7 @@ def main():
     try:
         Comparison(args, folder).run()
     finally:
-        shutil.rmtree(folder)
+        shutil.rmtree(folder, ignore_errors=True)  # what a peer had started may write its last
 
 
 if __name__ == "__main__":

@@ -44,8 +44,10 @@ done
 command -v "$python" > /dev/null ||
   { echo "run.sh: there is no $python, which joins reports; \"$build/damoyolo bench\" measures without" >&2; exit 1; }
 
-folder=$(mktemp -d)
+folder=$(mktemp -d) running=
 trap 'rm -rf "$folder"' EXIT
+# What runs in a process group of its own is ended, too: it would go on beside what is measured next.
+trap '[ -z "$running" ] || { kill "$running"; wait "$running"; }; exit 143' TERM
 mkdir -p "$results"
 left() { echo $((budget - SECONDS > 1 ? budget - SECONDS : 1)); }
 
@@ -58,10 +60,14 @@ step() {
   [ "$seconds" -gt 5 ] || { echo "== left out, the time is used up: $*"; return 1; }
   echo "== $* ($SECONDS s)"
   if [ -n "${show:-}" ]; then
-    timeout -k 10 "$seconds" "$@" 2>&1 || status=$?
+    timeout -k 10 "$seconds" "$@" 2>&1 &
   else
-    timeout -k 10 "$seconds" "$@" > "$folder/log" 2>&1 || { status=$?; tail -n 60 "$folder/log"; }
+    timeout -k 10 "$seconds" "$@" > "$folder/log" 2>&1 &
   fi
+  running=$!
+  wait "$running" || status=$?
+  running=
+  [ $status -eq 0 ] || [ -n "${show:-}" ] || tail -n 60 "$folder/log"
   [ $status -eq 0 ] || echo "== that failed with status $status; going on"
   [ ! -e "$report" ] || "$python" bench/report.py "$results" "$report" > "$folder/path" || status=1
   return $status

@@ -9,9 +9,12 @@ import ast
 import contextlib
 import io
 import json
+import os
 import pathlib
+import signal
 import sys
 import tempfile
+import time
 import traceback
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
@@ -19,7 +22,7 @@ sys.path[:0] = [str(ROOT / "bench")]
 
 # All programs in one: this engine, which gives the reference, too, and the peers, by PyTorch's modes.
 PROGRAM = f"""#!{sys.executable}
-import json, sys, time
+import json, os, sys, time
 sys.path.insert(0, "{ROOT}/bench/peers")
 import numpy, tensors
 
@@ -30,6 +33,8 @@ if sys.argv[1] == "forward":
 torch, mode = "torch_bench" in sys.argv[1], sys.argv[sys.argv.index("--mode") + 1]
 say = lambda message: print(json.dumps(message), flush=True)
 if torch and mode == "eager":
+    with open(os.environ["PEER"], "w") as file:
+        file.write(str(os.getpid()))
     time.sleep(60)
 if torch and mode == "default":
     sys.exit("a crash")
@@ -104,6 +109,28 @@ def test_ours_choose_by_timing_where_theirs_do():
     assert modes_of(report, "entries", "damoyolo") == ["reduce-overhead", "max-autotune"]
 
 
+def test_a_peer_ends_with_what_has_started_it():
+    import compare  # noqa: F401  # here, so that it is known to be there
+
+    pathlib.Path(os.environ["PEER"]).unlink(missing_ok=True)
+    child = os.fork()
+    if child == 0:
+        with contextlib.suppress(BaseException):
+            compared(modes=["eager"])
+        os._exit(0)
+    until = time.monotonic() + 30
+    while not (written := peer_pid()) and time.monotonic() < until:
+        time.sleep(0.05)
+    os.kill(child, signal.SIGTERM)
+    os.waitpid(child, 0)
+    assert written and not pathlib.Path(f"/proc/{written}").exists()
+
+
+def peer_pid():
+    with contextlib.suppress(FileNotFoundError):
+        return pathlib.Path(os.environ["PEER"]).read_text()
+
+
 def test_no_function_hides_a_module():
     """An import of a.b inside a function makes `a` its own name there, unknown in branches that do not import."""
     bound = lambda node: {(alias.asname or alias.name).partition(".")[0] for alias in node.names}
@@ -118,6 +145,8 @@ def test_no_function_hides_a_module():
 
 
 def main():
+    folder = tempfile.TemporaryDirectory()
+    os.environ["PEER"] = f"{folder.name}/peer"  # where a peer that hangs writes its number
     tests = [(name, test) for name, test in globals().items() if name.startswith("test_")]
     failed = 0
     for number, (name, test) in enumerate(tests, 1):
