@@ -11,8 +11,7 @@
 #     --out DIR         where the log, PART.txt, and reports go (build/open)
 #     --budget SECONDS  that the part may take (530)
 #
-# What fails, or takes too long, costs itself alone. "peers" and "tuned" write what bench/results takes:
-#   cp -r build/open/results/. bench/results/ && bench/tables.py && bench/plot
+# What fails, or takes too long, costs itself alone. docs/performance.md says how the reports become tables and plots.
 set -uo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.." || exit
 
@@ -72,8 +71,6 @@ own() {
   seconds=$(left)
   step "$seconds" "$build/layer-bench" --variants S,T --kernels own --all --seconds $((seconds - 20)) \
     --json "$out/tiles.json"
-  say "here or elsewhere: for F in $out/layers*.json; do bench/layer_results.py bench/results \$F; done;" \
-      "build/fit-costs $out/tiles.json"
 }
 
 case $part in
