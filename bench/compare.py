@@ -231,13 +231,16 @@ class Comparison:
         began = time.monotonic()
         try:
             command = self.command(configuration, batch)
-            name = "-".join(word for word in (*configuration, str(batch)) if word)
-            worker = Worker(command, f"{self.folder}/{name}.log", tempfile.mkdtemp(dir=self.folder))
             tuned = configuration[2] in ("max-autotune", TENSORRT["max-autotune"])
             longest = self.args.prepare * (2 if tuned else 1)
             if configuration[0] == "damoyolo":
                 longest = min(longest, OUR_TUNED_START if tuned else OUR_START)
-            facts = worker.answer(max(min(longest, self.left() - reserved), 1))
+            seconds = min(longest, self.left() - reserved)
+            if seconds < min(longest, self.starting_takes([configuration])):
+                raise Failed("the time was used up")
+            name = "-".join(word for word in (*configuration, str(batch)) if word)
+            worker = Worker(command, f"{self.folder}/{name}.log", tempfile.mkdtemp(dir=self.folder))
+            facts = worker.answer(seconds)
             lane = Lane(configuration, worker, {**facts, "first_result_s": time.monotonic() - worker.began})
             self.check(lane)
             ready = lane
