@@ -15,7 +15,8 @@ import signal
 import sys
 import tempfile
 import time
-import traceback
+
+import tap
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 sys.path[:0] = [str(ROOT / "bench")]
@@ -144,24 +145,7 @@ def test_no_function_hides_a_module():
                 assert not hidden, f"{path}: {function.name} hides {hidden}"
 
 
-def main():
-    folder = tempfile.TemporaryDirectory()
-    os.environ["PEER"] = f"{folder.name}/peer"  # where a peer that hangs writes its number
-    tests = [(name, test) for name, test in globals().items() if name.startswith("test_")]
-    failed = 0
-    for number, (name, test) in enumerate(tests, 1):
-        right, skip = "ok", ""
-        try:
-            test()
-        except ModuleNotFoundError as error:
-            skip = f" # SKIP {error}"
-        except BaseException:
-            traceback.print_exc()
-            right, failed = "not ok", failed + 1
-        print(f"{right} {number} - compare: {name[5:].replace('_', ' ')}{skip}", flush=True)
-    print(f"1..{len(tests)}")
-    return failed > 0
-
-
 if __name__ == "__main__":
-    sys.exit(main())
+    with tempfile.TemporaryDirectory() as folder:
+        os.environ["PEER"] = f"{folder}/peer"  # where a peer that hangs writes its number
+        tap.run("compare", globals())

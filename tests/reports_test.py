@@ -10,8 +10,9 @@ import json
 import pathlib
 import sys
 import tempfile
-import traceback
 import xml.etree.ElementTree
+
+import tap
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 sys.path[:0] = [str(ROOT / "bench"), str(ROOT / "kernels")]
@@ -357,20 +358,5 @@ def test_faults_of_machine_code_are_named():
         assert sass_report.tensor_core_faults(source, empty) == []
 
 
-def main():
-    tests = [(name, test) for name, test in globals().items() if name.startswith("test_")]
-    failed = 0
-    for number, (name, test) in enumerate(tests, 1):
-        right = "ok"
-        try:
-            test()
-        except BaseException:
-            traceback.print_exc()
-            right, failed = "not ok", failed + 1
-        print(f"{right} {number} - reports: {name[5:].replace('_', ' ')}", flush=True)
-    print(f"1..{len(tests)}")
-    return failed > 0
-
-
 if __name__ == "__main__":
-    sys.exit(main())
+    tap.run("reports", globals())
