@@ -5,8 +5,8 @@
 #     right             whether it is right: make gpu-check
 #     peers             how fast it is beside PyTorch: bench/run.sh
 #     tuned             the same where both choose by timing, which takes PyTorch minutes for each batch size
-#     own               what our own kernels gain: whole networks with and without them, pairs and overlap; every layer
-#                       of T, S, M, L beside the libraries; every tile beside its prediction, for fit-costs
+#     own               what our own kernels gain: whole networks with and without them, pairs, overlap and streams;
+#                       every layer of T, S, M, L beside the libraries; every tile beside its prediction, for fit-costs
 #     --build DIR       where the programs are, of "make gpu-programs" or from a bundle (build)
 #     --out DIR         where the log, PART.txt, and reports go (build/open)
 #     --budget SECONDS  that the part may take (530)
@@ -58,9 +58,9 @@ own() {
   local model=$folder/S.safetensors
   "$build/golden-checkpoint" S "$folder/checkpoint.safetensors" 4 &&
     "$build/damoyolo" import "$folder/checkpoint.safetensors" -o "$model" > /dev/null || exit 1
-  for kernels in own 'own --no-pairs' 'own --no-overlap' library; do
+  for kernels in own 'own --no-pairs' 'own --no-overlap' 'own --streams 1' library 'library --streams 1'; do
     # shellcheck disable=SC2086  # an option may follow the kernels
-    step 40 "$build/damoyolo" bench -w "$model" --device cuda --precision bf16 --mode reduce-overhead --batch 1,8,32 \
+    step 30 "$build/damoyolo" bench -w "$model" --device cuda --precision bf16 --mode reduce-overhead --batch 1,8,32 \
       --seconds 0.5 --kernels $kernels
   done
   # A process for each batch size, for a fault of the GPU takes all of a process along. Half of the time is the tiles'.

@@ -100,6 +100,9 @@ void add_place_options(CLI::App& command, DetectorOptions& options) {
   command.add_flag_callback(
       "--no-pairs", [&options] { options.pairs = false; },
       "On a GPU: give each convolution a launch of its own, also where one could compute two");
+  CLI::Option* streams = command.add_option(
+      "--streams", options.streams, "On a GPU: streams, at most, on which branches of the network run side by side");
+  allow_range(*streams, 1, kMaxStreams)->capture_default_str();
   CLI::Option* threads =
       command.add_option("--threads", options.threads, "Processor threads; 0: all that the process may use");
   allow_range(*threads, 0, 1024)->capture_default_str();

@@ -23,7 +23,7 @@ CLI::Option* add_weights_option(CLI::App& command, std::string& path);
 // --device.
 void add_device_option(CLI::App& command, std::string& device);
 
-// This, --keep-fp32, --tf32, --kernels, --no-overlap, --no-pairs, --threads.
+// This, --keep-fp32, --tf32, --kernels, --no-overlap, --no-pairs, --streams, --threads.
 void add_place_options(CLI::App& command, DetectorOptions& options);
 
 // These, and --precision, --mode, --warmup.

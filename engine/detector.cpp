@@ -38,8 +38,8 @@ std::unique_ptr<Backend> make_backend(const WeightsFile& weights, const DeviceCh
     const auto warn = options.warn ? options.warn : [](const std::string& text) { fmt::print(stderr, "{}\n", text); };
     return cuda::make_backend(
         weights,
-        {device.precision, options.max_batch, options.mode, options.allow_tf32, options.overlap, options.pairs, warn,
-         keep_fp32},
+        {device.precision, options.max_batch, options.mode, options.allow_tf32, options.overlap, options.pairs,
+         options.streams, warn, keep_fp32},
         cuda::open_environment(*gpu, options.kernels,
                                options.mode == Mode::MaxAutotune ? cuda::Proposals::All : cuda::Proposals::Likely));
   }
@@ -54,6 +54,8 @@ Detector::Detector(const std::string& weights, const DetectorOptions& options)
       device_(choose_device(options.device, options.precision, find_gpus(),
                             [&](const Gpu& gpu) { return find_gpu_kernels(gpu, options.kernels); })) {
   if (options.max_batch < 1) throw Error("a batch of {} was asked for, expected at least 1", options.max_batch);
+  if (options.streams < 1 || options.streams > kMaxStreams)
+    throw Error("{} streams were asked for, expected 1 to {}", options.streams, kMaxStreams);
   if (options.height != 0 || options.width != 0) weights_->set_input_size(options.height, options.width);
   backend_ = make_backend(*weights_, device_, options);
   if (options.warmup) backend_->warm_up();

@@ -32,9 +32,10 @@ struct DetectorOptions {
   // GPU only.
   Mode mode = Mode::ReduceOverhead;
   KernelSource kernels = KernelSource::Auto;
-  bool overlap = true;      // kernels may start while the ones before them end, from compute capability 9.0 on
-  bool pairs = true;        // one launch may compute two convolutions: a 3×3, and a 1×1 that reads what it gives
-  bool allow_tf32 = false;  // fp32 convolutions may round their inputs to 10 bits of mantissa
+  bool overlap = true;        // kernels may start while the ones before them end, from compute capability 9.0 on
+  bool pairs = true;          // one launch may compute two convolutions: a 3×3, and a 1×1 that reads what it gives
+  int streams = kMaxStreams;  // for branches of the network, at most, from 1 to kMaxStreams
+  bool allow_tf32 = false;    // fp32 convolutions may round their inputs to 10 bits of mantissa
   // Make and run all plans when the detector is made (Backend::warm_up), so that the first batches find them ready.
   bool warmup = false;
   std::function<void(const std::string&)> warn = {};  // told what is no error; default: prints it on stderr

@@ -28,4 +28,7 @@ enum class KernelSource : std::uint8_t {
 KernelSource kernel_source_from_name(std::string_view name);
 std::string_view name_of(KernelSource source);
 
+// On a GPU: streams on which branches of the network run side by side.
+inline constexpr int kMaxStreams = 4;
+
 }  // namespace damoyolo

@@ -84,6 +84,16 @@ TEST_CASE("cli: one launch may compute two convolutions unless it must not") {
   }
 }
 
+TEST_CASE("cli: branches run on as many streams as may be") {
+  for (const int streams : {1, 4}) {
+    CLI::App app;
+    DetectorOptions options;
+    cli::add_place_options(app, options);
+    app.parse(streams == 4 ? "--device cpu" : "--device cpu --streams 1");
+    CHECK(options.streams == streams);
+  }
+}
+
 TEST_CASE("cli: wrong usage exits with 2 and says what was wrong") {
   struct Case {
     std::vector<std::string> arguments;

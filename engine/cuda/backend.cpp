@@ -245,6 +245,7 @@ class CudaBackend : public Backend {
     NetworkOptions options;
     options.task = task;
     options.plan.activations = dtype_of(options_.precision);
+    options.plan.streams = options_.streams;
     options.allow_tf32 = options_.allow_tf32;
     options.capture = options_.mode != Mode::Default;
     options.overlap = options_.overlap && environment_.overlap;

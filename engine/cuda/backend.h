@@ -23,8 +23,9 @@ struct BackendOptions {
   int max_batch = 1;                      // images that run together; more than kLargestBatch are split
   Mode mode = Mode::ReduceOverhead;
   bool allow_tf32 = false;
-  bool overlap = true;  // where the GPU can: kernels start while the ones before them end
-  bool pairs = true;    // one launch may compute two convolutions
+  bool overlap = true;        // where the GPU can: kernels start while the ones before them end
+  bool pairs = true;          // one launch may compute two convolutions
+  int streams = kMaxStreams;  // at most, from 1 to kMaxStreams
   // Told once when a batch did not fit into device memory and smaller ones run instead.
   std::function<void(const std::string&)> warn = [](const std::string&) {};
   std::vector<std::string> keep_fp32;  // convolutions, as keep_fp32() takes them

@@ -16,10 +16,9 @@
 #include "engine/arena.h"
 #include "engine/core/dtype.h"
 #include "engine/graph.h"
+#include "engine/mode.h"
 
 namespace damoyolo::cuda {
-
-constexpr int kMaxStreams = 4;
 
 using RegionId = int;
 

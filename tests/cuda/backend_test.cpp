@@ -217,6 +217,16 @@ TEST_CASE("cuda backend: a request takes the next larger bucket") {
   CHECK(device.backend->plan_text(3) != device.backend->plan_text(2));
 }
 
+TEST_CASE("cuda backend: branches run on as many streams as may be, and find the same on one") {
+  BackendOptions one = options(2);
+  one.streams = 1;
+  Device alone(one), side_by_side(options(2));
+  CHECK(alone.backend->plan_text(2).find("on 1 stream") != std::string::npos);
+  CHECK(side_by_side.backend->plan_text(2).find("on 1 stream") == std::string::npos);
+  const std::vector<Image> images = pictures(2);
+  CHECK(same_bytes(alone.detect(images), side_by_side.detect(images)));
+}
+
 TEST_CASE("cuda backend: once warm it allocates nothing, and waits for nothing but results") {
   const std::vector<Image> images = pictures(5);
   Device device(options(2, Mode::ReduceOverhead));
