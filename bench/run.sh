@@ -106,6 +106,8 @@ on=(--device "$device")
 if [ "$device" = cuda ]; then precisions=fp32,bf16,fp16 late=120; else precisions=fp32,bf16 late=90; fi
 if [ ${#chosen[@]} -eq 0 ]; then late=$((budget > 3 * late ? late : budget / 3)); else late=0; fi
 
+# With these weights the others find so many objects that suppressing them would be most of it.
+case $variant in S | T) pictures=(--pictures weights/demo) ;; *) pictures=() ;; esac
 peers=()
 for peer in torch onnxruntime $([ "$device" = cpu ] || echo tensorrt); do
   can="import numpy, torch, $peer"
@@ -122,7 +124,7 @@ if "$python" -c 'import numpy' 2> /dev/null; then
   # Beyond its own time it may end its last turns; what is cut off then would be lost.
   compare=$(($(left) - (late > 30 ? late : 30)))
   show=yes step $((compare + 30)) '' "$python" bench/compare.py --header "$folder/header.json" \
-    --weights "$model" --device "$device" --build "$build" --pictures weights/demo \
+    --weights "$model" --device "$device" --build "$build" ${pictures[@]+"${pictures[@]}"} \
     --json "$folder/compare.json" --results "$results" --budget "$compare" \
     --peers "$(IFS=,; echo "${peers[*]-}")" ${chosen[@]+"${chosen[@]}"}
 else
