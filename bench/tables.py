@@ -202,7 +202,7 @@ class Device:
             f"### {report['device']}: {self.variant} at {size}",
             f"{', '.join(versions)}; commit {report['commit']}, {report['date'][:10]}. Measured ceilings: "
             f"{', '.join(ceilings) or 'none'}. Weights without training: the network's speed does not depend on "
-            "their values, and the few objects they find make end to end a little faster.",
+            "their values, but end to end does on how many objects they find, which are few with S and T.",
             "**Network**, median ms of a batch: from pixels in the device's memory to the scores and boxes of all "
             "anchors. Not in it: files, decoding, resizing, copies to and from the device, threshold, suppression.",
             self.times(lambda entry: entry["median_ms"]),
