@@ -303,6 +303,9 @@ def test_plots_of_nothing_are_not_drawn():
     report["layers"], report["accuracy"] = [], []
     device = tables.Device(report, ("S", "640x640"))
     assert plot.layers(device) is None and plot.accuracy(report) is None and plot.latency(device) is not None
+    report = example(gpu=False)
+    report["entries"] = [entry for entry in report["entries"] if entry["batch"] == 1]
+    assert plot.latency(tables.Device(report, ("S", "640x640"))) is None
 
 
 SASS = """
