@@ -3,6 +3,7 @@
 #include <doctest/doctest.h>
 
 #include <algorithm>
+#include <cmath>
 
 #include "tests/golden_generator.h"
 
@@ -66,6 +67,19 @@ TEST_CASE("the three pools are the maxima of 5, 9 and 13 pixels around") {
       CHECK(std::equal(target.bytes.begin(), target.bytes.begin() + 3 * static_cast<int>(size_of(dtype)),
                        before.begin()));  // channels before the view
     }
+}
+
+TEST_CASE("SiLU is x over one plus e to the minus x") {
+  for (const Shape& shape : kShapes) {
+    const Map source(shape, shape.c, 0, DType::F32, 6);
+    Map target = source;
+    target.view.data = target.bytes.data();
+    cpu::silu(target.view);
+    for_each_element(shape, [&](int n, int y, int x, int c) {
+      const double value = source.at(n, y, x, c), expected = value / (1 + std::exp(-value));
+      CHECK(std::abs(target.at(n, y, x, c) - expected) <= 4e-7 * std::abs(expected) + 1e-35);
+    });
+  }
 }
 
 TEST_CASE("assembling copies or adds channels") {

@@ -22,6 +22,8 @@ memory::dims weight_dims(const ConvolutionShape& shape) {
   return {shape.out.c, shape.in.c, shape.kernel, shape.kernel};
 }
 
+bool is_left(Activation act, DType type) { return act == Activation::Silu && type == DType::F32; }
+
 dnnl::primitive_attr attributes(const ConvolutionShape& shape) {
   dnnl::post_ops steps;
   const auto append = [&](dnnl::algorithm activation, float alpha) {
@@ -35,7 +37,9 @@ dnnl::primitive_attr attributes(const ConvolutionShape& shape) {
   switch (shape.act) {
     case Activation::None: break;
     case Activation::Relu: append(dnnl::algorithm::eltwise_relu, 0.f); break;
-    case Activation::Silu: append(dnnl::algorithm::eltwise_swish, 1.f); break;
+    case Activation::Silu:
+      if (!is_left(shape.act, shape.out_type)) append(dnnl::algorithm::eltwise_swish, 1.f);
+      break;
   }
   dnnl::primitive_attr attr;
   attr.set_post_ops(steps);
@@ -65,7 +69,9 @@ dnnl::convolution_forward::primitive_desc describe(const dnnl::engine& engine, c
 }  // namespace
 
 Convolution::Convolution(const dnnl::engine& engine, const ConvolutionShape& shape, const ConvWeights& weights) try
-    : description_(describe(engine, shape)), primitive_(description_) {
+    : leaves_silu_(is_left(shape.act, shape.out_type)),
+      description_(describe(engine, shape)),
+      primitive_(description_) {
   const memory::desc plain(weight_dims(shape), memory::data_type::f32,
                            shape.groups > 1 ? memory::format_tag::goihw : memory::format_tag::oihw);
   memory given(plain, engine, const_cast<float*>(weights.weight.data()));
@@ -81,6 +87,10 @@ Convolution::Convolution(const dnnl::engine& engine, const ConvolutionShape& sha
 } catch (const dnnl::error& error) {
   throw Error("oneDNN has no convolution {}x{} stride {} of {} to {} channels in {}: {}", shape.kernel, shape.kernel,
               shape.stride, shape.in.c, shape.out.c, name_of(shape.in_type), error.what());
+}
+
+std::string Convolution::implementation() const {
+  return description_.impl_info_str() + std::string(leaves_silu_ ? "+silu" : "");
 }
 
 void Convolution::bind(const dnnl::engine& engine, void* source, void* target, void* scratchpad) {

@@ -28,13 +28,18 @@ class Convolution {
 
   std::size_t scratchpad_bytes() const { return description_.scratchpad_desc().get_size(); }
   std::size_t weight_bytes() const { return description_.weights_desc().get_size(); }
-  std::string implementation() const { return description_.impl_info_str(); }
+  std::string implementation() const;
+
+  // Whether run() leaves act's argument in out, for silu() (tensor_ops.h) to follow, which is faster than oneDNN's own.
+  // In float32; in bf16 the argument would be rounded once more.
+  bool leaves_silu() const { return leaves_silu_; }
 
   // Where the tensors lie from now on; they must outlive the object's use.
   void bind(const dnnl::engine& engine, void* source, void* target, void* scratchpad);
   void run(dnnl::stream& stream) { primitive_.execute(stream, arguments_); }
 
  private:
+  bool leaves_silu_;
   dnnl::convolution_forward::primitive_desc description_;
   dnnl::convolution_forward primitive_;
   std::unordered_map<int, dnnl::memory> arguments_;

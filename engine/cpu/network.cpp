@@ -77,7 +77,10 @@ struct Network::State {
     const Node& node = graph.nodes[static_cast<std::size_t>(step.node)];
     switch (step.kind) {
       case StepKind::Cast: cast(images, channels(step.target), node.space_to_depth); break;
-      case StepKind::Conv: convolutions[position]->run(stream); break;
+      case StepKind::Conv:
+        convolutions[position]->run(stream);
+        if (convolutions[position]->leaves_silu()) silu(channels(step.target));
+        break;
       case StepKind::SppPool: spp_pool(channels(step.source), channels(step.target)); break;
       case StepKind::Upsample: upsample(channels(step.source), channels(step.target)); break;
       case StepKind::Assemble:

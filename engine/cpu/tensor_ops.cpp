@@ -80,6 +80,11 @@ DAMOYOLO_SIMD void maximum(float* target, const float* a, const float* b, int n)
   for (int i = 0; i < n; ++i) target[i] = a[i] < b[i] ? b[i] : a[i];
 }
 
+DAMOYOLO_SIMD void silu(float* x, int n) {
+#pragma omp simd
+  for (int i = 0; i < n; ++i) x[i] = x[i] / (1.f + exp_of(-x[i]));
+}
+
 // Sign and magnitude, turned into an integer of the same order.
 std::int16_t ordered(std::uint16_t bf16) {
   const auto bits = static_cast<std::int16_t>(bf16);
@@ -181,6 +186,15 @@ void spp_pool(const Channels& source, const Channels& target) {
         }
       }
   });
+}
+
+void silu(const Channels& target) {
+  constexpr std::int64_t kAtOnce = 2048;
+  const std::int64_t elements = target.shape.elements();
+  auto* const values = reinterpret_cast<float*>(target.data);
+#pragma omp parallel for schedule(static)
+  for (std::int64_t i = 0; i < elements; i += kAtOnce)
+    silu(values + i, static_cast<int>(std::min(kAtOnce, elements - i)));
 }
 
 void assemble(const Channels& source, const Channels& residual, const Channels& target) {

@@ -26,6 +26,9 @@ void upsample(const Channels& source, const Channels& target);
 // square pool is a pool along the rows, then along the columns.
 void spp_pool(const Channels& source, const Channels& target);
 
+// x·sigmoid(x) of every element, in place. Float32, all channels of the tensor.
+void silu(const Channels& target);
+
 // target = source (+ residual; its data may be null). Sums in float32, and of one type; without a residual, the
 // source is converted into the target's type.
 void assemble(const Channels& source, const Channels& residual, const Channels& target);
