@@ -388,6 +388,12 @@ def describe(configuration):
     return " ".join(word for word in configuration if word)
 
 
+def stop(*_):
+    """So that workers are ended, too, which a second signal would interrupt."""
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    sys.exit(143)
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     words = lambda text: text.split(",")
@@ -412,8 +418,7 @@ def main():
     args = parser.parse_args()
     args.seconds = args.seconds or (2 if args.device == "cuda" else 6)
     folder = tempfile.mkdtemp(prefix="damoyolo-bench-")
-    # So that workers are ended, too.
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+    signal.signal(signal.SIGTERM, stop)
     try:
         Comparison(args, folder).run()
     finally:

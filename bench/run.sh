@@ -47,7 +47,9 @@ command -v "$python" > /dev/null ||
 folder=$(mktemp -d) running=
 trap 'rm -rf "$folder"' EXIT
 # What runs in a process group of its own is ended, too: it would go on beside what is measured next.
-trap '[ -z "$running" ] || { kill "$running"; wait "$running"; }; exit 143' TERM
+stop() { [ -z "$running" ] || { kill "$running"; wait "$running"; }; exit "$1"; }
+trap 'stop 143' TERM
+trap 'stop 130' INT
 mkdir -p "$results"
 left() { echo $((budget - SECONDS > 1 ? budget - SECONDS : 1)); }
 
