@@ -119,7 +119,7 @@ for peer in torch onnxruntime $([ "$device" = cpu ] || echo tensorrt); do
     peers+=("$peer")
   else
     echo "== $python cannot run $peer on $device (${why##*$'\n'}): nothing is compared with it until \"pip install" \
-         "torch numpy onnx onnxscript ${peer#torch}\" and bench/run.sh again"
+         "torch numpy onnx onnxscript ${peer/#torch/onnxruntime}\" and bench/run.sh again"
   fi
 done
 if "$python" -c 'import numpy' 2> /dev/null; then

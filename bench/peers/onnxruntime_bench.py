@@ -7,7 +7,6 @@ outputs stay in the device's memory.
 
 import time
 
-import numpy as np
 import onnxruntime
 
 import tensors
@@ -30,10 +29,7 @@ class OnnxRuntime:
 
         begin = time.perf_counter()
         self.session = onnxruntime.InferenceSession(args.weights, options, providers=[(provider, settings)])
-        images = tensors.read(args.images)[1]["images"]
-        pixels = np.random.default_rng(0).integers(0, 256, (args.batch, *images.shape[1:]), np.uint8)
-        self.images = min(args.batch, len(images))
-        pixels[: self.images] = images[: self.images]
+        pixels, self.images = tensors.noise_behind(args.images, args.batch)
         self.binding = self.session.io_binding()
         name = self.session.get_inputs()[0].name
         self.binding.bind_ortvalue_input(name, onnxruntime.OrtValue.ortvalue_from_numpy(pixels, args.device, 0))

@@ -49,12 +49,8 @@ class TensorRt:
         self.engine = build(args.weights, args.precision, args.mode)
         self.context = self.engine.create_execution_context()
 
-        images = torch.from_numpy(tensors.read(args.images)[1]["images"].copy())
-        # Noise, as the engine measures with; the first images are those whose outputs are checked.
-        pixels = torch.randint(0, 256, (args.batch, *images.shape[1:]), dtype=torch.uint8)
-        pixels[: len(images)] = images[: args.batch]
-        self.images = min(args.batch, len(images))
-        self.input = pixels.cuda()
+        pixels, self.images = tensors.noise_behind(args.images, args.batch)
+        self.input = torch.from_numpy(pixels).cuda()
         self.results = {
             name: torch.empty(tuple(self.engine.get_tensor_shape(name)), dtype=torch.float32, device="cuda")
             for name in ("scores", "boxes")

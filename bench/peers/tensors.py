@@ -25,6 +25,15 @@ def read(path):
     return metadata, tensors
 
 
+def noise_behind(path, batch):
+    """What an engine is measured with: the images of a file, whose outputs are checked, and noise up to `batch`. And how
+    many are checked."""
+    images = read(path)[1]["images"][:batch]
+    pixels = np.random.default_rng(0).integers(0, 256, (batch, *images.shape[1:]), np.uint8)
+    pixels[: len(images)] = images
+    return pixels, len(images)
+
+
 def write(path, tensors, metadata=None):
     """Float32 and uint8 arrays by name."""
     header, offset = {"__metadata__": metadata} if metadata else {}, 0

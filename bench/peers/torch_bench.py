@@ -34,16 +34,12 @@ class Torch:
         torch.backends.cudnn.benchmark = True
         torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = args.precision == "tf32"
 
-        self.images = torch.from_numpy(tensors.read(args.images)[1]["images"].copy())
-        size = tuple(self.images.shape[1:3])
+        pixels, self.images = tensors.noise_behind(args.images, args.batch)
+        size = pixels.shape[1:3]
         with torch.inference_mode(False):  # parameters as torch.compile expects them
             model = damo_yolo.load(args.weights, size, channels_last=args.mode != "eager")
             self.model = model.to(args.device, DTYPES[args.precision])
-        # Noise, as the engine measures with; the first images are those whose outputs are checked.
-        noise = torch.randint(0, 256, (args.batch, *size, 3), dtype=torch.uint8)
-        noise[: len(self.images)] = self.images[: args.batch]
-        self.images = min(args.batch, len(self.images))
-        self.input = noise.to(args.device)
+        self.input = torch.from_numpy(pixels).to(args.device)
         if args.mode in COMPILED:
             self.compile(args.mode)
 
