@@ -14,8 +14,8 @@ Prints for every kernel and architecture:
 
 and as a test (https://testanything.org) whether a kernel spills, whether the convolutions use the tensor cores,
 whether they do so without detours that the compiler takes when it sees too little: TMA copies that are retried, and
-products of warpgroups that wait for each other; and whether every kernel waits for those before it. It needs cuobjdump and nvdisasm: $CUOBJDUMP, or on the path, in the
-CUDA toolkit, or where .ci/setup puts them.
+products of warpgroups that wait for each other; and whether every kernel waits for those before it. It needs cuobjdump
+and nvdisasm: $CUOBJDUMP, or on the path, in the CUDA toolkit, or where .ci/setup puts them.
 """
 
 import concurrent.futures

@@ -62,36 +62,25 @@ json annotations_of_first_images(std::size_t count) {
   return truth;
 }
 
+DetectorOptions placed(const std::string& arguments) {
+  CLI::App app;
+  DetectorOptions options;
+  cli::add_place_options(app, options);
+  app.parse("--device cpu " + arguments);
+  return options;
+}
+
 }  // namespace
 
-TEST_CASE("cli: kernels overlap unless they must not") {
-  for (const bool overlap : {true, false}) {
-    CLI::App app;
-    DetectorOptions options;
-    cli::add_place_options(app, options);
-    app.parse(overlap ? "--device cpu" : "--device cpu --no-overlap");
-    CHECK(options.overlap == overlap);
-  }
-}
-
-TEST_CASE("cli: one launch may compute two convolutions unless it must not") {
-  for (const bool pairs : {true, false}) {
-    CLI::App app;
-    DetectorOptions options;
-    cli::add_place_options(app, options);
-    app.parse(pairs ? "--device cpu" : "--device cpu --no-pairs");
-    CHECK(options.pairs == pairs);
-  }
-}
-
-TEST_CASE("cli: branches run on as many streams as may be") {
-  for (const int streams : {1, 4}) {
-    CLI::App app;
-    DetectorOptions options;
-    cli::add_place_options(app, options);
-    app.parse(streams == 4 ? "--device cpu" : "--device cpu --streams 1");
-    CHECK(options.streams == streams);
-  }
+TEST_CASE(
+    "cli: kernels overlap, launches compute two convolutions and branches run side by side unless they must not") {
+  const DetectorOptions given = placed("");
+  CHECK(given.overlap);
+  CHECK(given.pairs);
+  CHECK(given.streams == 4);
+  CHECK_FALSE(placed("--no-overlap").overlap);
+  CHECK_FALSE(placed("--no-pairs").pairs);
+  CHECK(placed("--streams 1").streams == 1);
 }
 
 TEST_CASE("cli: wrong usage exits with 2 and says what was wrong") {

@@ -76,7 +76,7 @@ TEST_CASE("SiLU is x over one plus e to the minus x") {
     target.view.data = target.bytes.data();
     cpu::silu(target.view);
     for_each_element(shape, [&](int n, int y, int x, int c) {
-      const double value = source.at(n, y, x, c), expected = value / (1 + std::exp(-value));
+      const double value = source.at(n, y, x, c), expected = activated(value, Activation::Silu);
       CHECK(std::abs(target.at(n, y, x, c) - expected) <= 4e-7 * std::abs(expected) + 1e-35);
     });
   }
